@@ -1,0 +1,30 @@
+//! What comes in, in CloudEvents 1.0 terms.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stanch_playbook::Timestamp;
+
+/// An event: an alert's change, a NATS message, a schedule's tick, a person's request.
+///
+/// (`source`, `id`) is its identity, remembered for 24 hours.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// Unique within the source.
+    pub id: Arc<str>,
+    /// Who sent it.
+    pub source: Arc<str>,
+    /// What kind of thing happened, such as `stanch.alert.firing` or `stanch.schedule.tick`.
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    /// When it happened, by its sender.
+    pub time: Timestamp,
+    /// What it is about: for a NATS message its subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Arc<str>>,
+    /// Its content.
+    #[serde(default)]
+    pub data: Value,
+}

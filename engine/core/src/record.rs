@@ -1,0 +1,777 @@
+//! What the core decides and the journal keeps. Past tense; only ever added to.
+//!
+//! A record is a [`Record`]: place, time, who, and a [`Body`]. The journal splits it into an envelope (what is
+//! hashed and chained) and a payload (the body's fields, which can be deleted without breaking the chain).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stanch_playbook::{ActionName, PlanDigest, PlaybookName, Severity, StepKey, Timestamp};
+
+use crate::alert::{AlertKey, AlertSnapshot};
+use crate::attempt::{AttemptId, IdempotencyKey};
+use crate::event::Event;
+use crate::id::{DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+
+/// One entry of the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its place.
+    pub sequence: Sequence,
+    /// When it was decided; never before the record that precedes it.
+    pub time: Timestamp,
+    /// Who caused it.
+    pub actor: Actor,
+    /// What happened.
+    pub body: Body,
+}
+
+/// Who caused a record: `engine`, `source:<name>` for a sender of events, `person:<name>`.
+#[derive(Clone, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Actor(Arc<str>);
+
+impl Actor {
+    /// The engine itself: timers, recovery, results of its own workers.
+    #[must_use]
+    pub fn engine() -> Self {
+        Self("engine".into())
+    }
+
+    /// A sender of events.
+    #[must_use]
+    pub fn source(name: &str) -> Self {
+        Self(format!("source:{name}").into())
+    }
+
+    /// A person, by the name under which they were authenticated (`local` on loopback).
+    #[must_use]
+    pub fn person(name: &str) -> Self {
+        Self(format!("person:{name}").into())
+    }
+
+    /// As it is written in records.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An actor as a record has it.
+    #[must_use]
+    pub fn from_record(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A payload that does not fit its kind: damaged, or written by a newer version.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// This version does not know the kind.
+    #[error("unknown record kind {0:?}; a newer stanch wrote it")]
+    UnknownKind(String),
+    /// The payload is not of its kind's shape.
+    #[error("payload of {kind} does not decode")]
+    Payload {
+        /// The kind.
+        kind: &'static str,
+        /// What serde said.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// What happened, by kind.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Body {
+            $($(#[$doc])* $kind($kind),)*
+            /// A record whose payload was deleted (personal data); its envelope still stands in the chain.
+            Redacted(Redacted),
+        }
+
+        impl Body {
+            /// Every kind, in the order of this page.
+            pub const KINDS: &'static [&'static str] = &[$(stringify!($kind),)*];
+
+            /// The kind's name as envelopes carry it.
+            #[must_use]
+            pub fn kind(&self) -> &str {
+                match self {
+                    $(Self::$kind(_) => stringify!($kind),)*
+                    Self::Redacted(redacted) => &redacted.kind,
+                }
+            }
+
+            /// The payload: the body's fields as JSON.
+            #[must_use]
+            pub fn payload(&self) -> Vec<u8> {
+                match self {
+                    $(Self::$kind(body) => serde_json::to_vec(body).expect("bodies have text keys alone"),)*
+                    Self::Redacted(_) => Vec::new(),
+                }
+            }
+
+            /// A body from its kind and payload.
+            ///
+            /// # Errors
+            /// [`DecodeError`] where this version does not know the kind or the payload is not of its shape.
+            pub fn decode(kind: &str, payload: &[u8]) -> Result<Self, DecodeError> {
+                match kind {
+                    $(stringify!($kind) => serde_json::from_slice(payload)
+                        .map(Self::$kind)
+                        .map_err(|source| DecodeError::Payload { kind: stringify!($kind), source }),)*
+                    _ => Err(DecodeError::UnknownKind(kind.to_owned())),
+                }
+            }
+
+            /// The JSON Schema of each kind's payload.
+            pub fn schemas(generator: &mut schemars::SchemaGenerator) -> Vec<(&'static str, schemars::Schema)> {
+                vec![$((stringify!($kind), generator.subschema_for::<$kind>()),)*]
+            }
+        }
+
+        $(impl From<$kind> for Body {
+            fn from(body: $kind) -> Self {
+                Self::$kind(body)
+            }
+        })*
+    };
+}
+
+bodies! {
+    /// An engine took the journal.
+    EngineStarted,
+    /// An engine ended in good order.
+    EngineStopped,
+    /// A playbook's plan became the one that new runs use.
+    PlaybookLoaded,
+    /// A playbook is no longer there for new runs.
+    PlaybookRemoved,
+    /// An alert fires: for the first time, anew, or again.
+    AlertFired,
+    /// An alert no longer fires.
+    AlertResolved,
+    /// An event other than an alert came in.
+    EventReceived,
+    /// What came in could not be read.
+    DeadLettered,
+    /// A dead letter was given to intake again.
+    DeadLetterReplayed,
+    /// Something to respond to came up.
+    IncidentOpened,
+    /// An alert became part of an open incident.
+    IncidentJoined,
+    /// All alerts of an incident are resolved; it closes at the given time unless one fires again.
+    IncidentSettling,
+    /// An incident that was resolved or settling is open again.
+    IncidentReopened,
+    /// A person took notice.
+    IncidentAcknowledged,
+    /// An incident is over.
+    IncidentResolved,
+    /// A run came to be.
+    RunStarted,
+    /// A queued run may go on.
+    RunReleased,
+    /// Someone asked for a run to end early.
+    RunCancelRequested,
+    /// A run is over.
+    RunFinished,
+    /// An attempt is claimed: from here on it may have happened.
+    AttemptScheduled,
+    /// An attempt did what it was for.
+    AttemptSucceeded,
+    /// An attempt is known not to have happened, or was refused.
+    AttemptFailed,
+    /// Nobody knows whether an attempt happened.
+    AttemptUnknown,
+    /// A result came for an attempt that no longer counted.
+    AttemptLate,
+    /// A step waits for a time or for its alerts to settle.
+    StepWaiting,
+    /// A waiting step's condition came true.
+    StepWoken,
+    /// A step ended without an attempt: skipped, blocked, cancelled, or failed before it could start.
+    StepEnded,
+    /// A person said what became of an unknown attempt.
+    StepAnswered,
+}
+
+/// See [`Body::Redacted`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redacted {
+    /// The kind that the envelope still names.
+    pub kind: String,
+    /// The run it was about, where the envelope names one.
+    pub run: Option<RunId>,
+}
+
+/// See [`Body::EngineStarted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EngineStarted {
+    /// The journal's identity; the same in every such record of one journal.
+    pub journal: JournalId,
+    /// This engine's epoch, one above the last.
+    pub epoch: Epoch,
+    /// The version of stanch.
+    pub version: String,
+}
+
+/// See [`Body::EngineStopped`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EngineStopped {
+    /// Why it ended, such as `SIGTERM`.
+    pub reason: String,
+}
+
+/// See [`Body::PlaybookLoaded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlaybookLoaded {
+    /// Its name.
+    pub playbook: PlaybookName,
+    /// The plan's digest.
+    pub plan: PlanDigest,
+    /// The plan's canonical form, as text.
+    pub canonical: Arc<str>,
+}
+
+/// See [`Body::PlaybookRemoved`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlaybookRemoved {
+    /// Its name.
+    pub playbook: PlaybookName,
+}
+
+/// How a firing relates to what was known of the alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Firing {
+    /// A new episode.
+    New,
+    /// A new episode so soon after the last that it counts as the same trouble.
+    Flap,
+    /// The same episode again after it had been reported resolved.
+    Again,
+}
+
+/// See [`Body::AlertFired`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AlertFired {
+    /// The alert as it came.
+    pub alert: Arc<AlertSnapshot>,
+    /// What kind of firing.
+    pub firing: Firing,
+}
+
+/// See [`Body::AlertResolved`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AlertResolved {
+    /// Which alert.
+    pub alert: AlertKey,
+    /// When it ended, by its sender.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// See [`Body::EventReceived`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EventReceived {
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// See [`Body::DeadLettered`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLettered {
+    /// Its id.
+    pub id: DeadLetterId,
+    /// The letter.
+    pub letter: Arc<DeadLetter>,
+}
+
+/// Something that came in and could not be read, or an attempt that could not be finished.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLetter {
+    /// Where it came in: a path such as `/webhooks/alertmanager/eu`, or `nats:<subject>`.
+    pub via: String,
+    /// Why it could not be read, in one sentence with its place.
+    pub reason: String,
+    /// A stable code, such as `alertmanager.invalid-json`.
+    pub code: String,
+    /// The content type, where there was one.
+    pub content_type: Option<String>,
+    /// The body, base64; cut at the intake's limit.
+    pub body: String,
+    /// How many bytes came, or at least came before reading ended.
+    pub size: u64,
+    /// Whether `body` holds all of it.
+    pub complete: bool,
+}
+
+/// See [`Body::DeadLetterReplayed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLetterReplayed {
+    /// Which.
+    pub id: DeadLetterId,
+}
+
+/// See [`Body::IncidentOpened`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentOpened {
+    /// Its id.
+    pub incident: IncidentId,
+    /// Its key, as rendered.
+    pub key: Arc<str>,
+    /// Its severity.
+    pub severity: Severity,
+    /// A line for people.
+    pub title: Arc<str>,
+    /// The alert that opened it; none where an event, a schedule or a person did.
+    pub alert: Option<AlertKey>,
+}
+
+/// See [`Body::IncidentJoined`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentJoined {
+    /// Which.
+    pub incident: IncidentId,
+    /// The alert that joined.
+    pub alert: AlertKey,
+    /// The incident's severity from here on; the highest wins.
+    pub severity: Severity,
+}
+
+/// See [`Body::IncidentSettling`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentSettling {
+    /// Which.
+    pub incident: IncidentId,
+    /// When it closes.
+    pub until: Timestamp,
+}
+
+/// See [`Body::IncidentReopened`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentReopened {
+    /// Which.
+    pub incident: IncidentId,
+}
+
+/// See [`Body::IncidentAcknowledged`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentAcknowledged {
+    /// Which.
+    pub incident: IncidentId,
+}
+
+/// See [`Body::IncidentResolved`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentResolved {
+    /// Which.
+    pub incident: IncidentId,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// What started a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Cause {
+    /// The event: for an alert its change, in CloudEvents terms.
+    pub event: Arc<Event>,
+    /// The alerts that it is about; the first is `alert` in templates. Empty where no alert started it.
+    pub alerts: Arc<[Arc<AlertSnapshot>]>,
+}
+
+/// See [`Body::RunStarted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunStarted {
+    /// Its id.
+    pub run: RunId,
+    /// The playbook's name.
+    pub playbook: PlaybookName,
+    /// The plan it is pinned to.
+    pub plan: PlanDigest,
+    /// The incident it belongs to.
+    pub incident: IncidentId,
+    /// What started it.
+    pub cause: Cause,
+    /// Its inputs, checked, defaults filled in: an object.
+    pub inputs: Arc<Value>,
+    /// Whether it must wait for others of its playbook (`concurrency`).
+    pub queued: bool,
+}
+
+/// See [`Body::RunReleased`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunReleased {
+    /// Which.
+    pub run: RunId,
+}
+
+/// See [`Body::RunCancelRequested`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunCancelRequested {
+    /// Which.
+    pub run: RunId,
+    /// Why, by whoever asked; may be empty.
+    pub reason: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the design's own names")]
+pub enum RunOutcome {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl RunOutcome {
+    /// The word of the records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// See [`Body::RunFinished`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunFinished {
+    /// Which.
+    pub run: RunId,
+    /// How.
+    pub outcome: RunOutcome,
+}
+
+/// See [`Body::AttemptScheduled`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptScheduled {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The action.
+    pub action: ActionName,
+    /// Rendered parameters.
+    pub with: Arc<Value>,
+    /// Rendered environment; an empty object for most.
+    pub env: Arc<Value>,
+    /// Its idempotency key.
+    pub idempotency_key: IdempotencyKey,
+    /// Its time limit, in milliseconds.
+    #[serde(with = "crate::record::millis")]
+    #[schemars(with = "u64")]
+    pub timeout: Duration,
+}
+
+/// What becomes of a step after an attempt that did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", tag = "then")]
+pub enum Then {
+    /// A further attempt at this time.
+    Retry {
+        /// When.
+        at: Timestamp,
+    },
+    /// A person is asked what became of it.
+    Ask,
+    /// The step failed.
+    Fail,
+    /// The step failed and the playbook tolerates it.
+    Tolerate,
+    /// The step is cancelled with its run.
+    Cancel,
+}
+
+/// See [`Body::AttemptSucceeded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptSucceeded {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// The action's result.
+    pub output: Arc<Value>,
+    /// The step's `outputs`, evaluated: an object.
+    pub outputs: Arc<Value>,
+}
+
+/// See [`Body::AttemptFailed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptFailed {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Why.
+    pub error: Arc<str>,
+    /// What the action returned all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Arc<Value>>,
+    /// What follows.
+    #[serde(flatten)]
+    pub then: Then,
+}
+
+/// See [`Body::AttemptUnknown`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptUnknown {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Why nobody knows.
+    pub reason: Arc<str>,
+    /// What follows.
+    #[serde(flatten)]
+    pub then: Then,
+}
+
+/// See [`Body::AttemptLate`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AttemptLate {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// `succeeded`, `failed` or `unknown`: what the late result said. It changes nothing.
+    pub outcome: String,
+}
+
+/// See [`Body::StepWaiting`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepWaiting {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// For what.
+    #[serde(flatten)]
+    pub wait: Waiting,
+}
+
+/// What a step waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", tag = "for")]
+pub enum Waiting {
+    /// A time.
+    Time {
+        /// When it is over.
+        until: Timestamp,
+    },
+    /// The incident's alerts to have stayed resolved.
+    Resolved {
+        /// For how long, in milliseconds.
+        #[serde(with = "crate::record::millis")]
+        #[schemars(with = "u64")]
+        settle: Duration,
+        /// When they will have, if none fires again; none while one fires.
+        settled_at: Option<Timestamp>,
+        /// When the wait itself fails; none where it has no limit.
+        expires_at: Option<Timestamp>,
+    },
+}
+
+/// See [`Body::StepWoken`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepWoken {
+    /// The run.
+    pub run: RunId,
+    /// The step; it succeeded.
+    pub step: StepKey,
+    /// The step's `outputs`, evaluated: an object.
+    pub outputs: Arc<Value>,
+}
+
+/// How a step ended without an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ending {
+    /// Its `if` was false.
+    Skipped,
+    /// Something it needs did not succeed, or its phase had failed.
+    Blocked,
+    /// Its run was cancelled before it started.
+    Cancelled,
+    /// Its `if`, its templates or its outputs could not be evaluated, or its wait expired.
+    Failed,
+    /// The same, and the playbook tolerates it.
+    Tolerated,
+}
+
+/// See [`Body::StepEnded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepEnded {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// How.
+    pub ending: Ending,
+    /// Why, in one sentence.
+    pub reason: Arc<str>,
+}
+
+/// What a person said of an unknown attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// It happened; the step succeeded.
+    Succeeded,
+    /// It did not happen, or it went wrong; the step failed.
+    Failed,
+    /// Try again, under a new idempotency key.
+    Retry,
+}
+
+/// See [`Body::StepAnswered`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepAnswered {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// The answer.
+    pub answer: Answer,
+    /// Whether a failure is tolerated by the playbook.
+    pub tolerated: bool,
+    /// What the person added; may be empty.
+    pub note: String,
+}
+
+/// What the envelope shows of a body: ids and outcome, no content.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outline<'a> {
+    /// The run.
+    pub run: Option<RunId>,
+    /// The step.
+    pub step: Option<&'a StepKey>,
+    /// The attempt's number.
+    pub attempt: Option<u32>,
+    /// The attempt's epoch.
+    pub epoch: Option<Epoch>,
+    /// The plan.
+    pub plan: Option<PlanDigest>,
+    /// The outcome, in one word.
+    pub outcome: Option<&'static str>,
+    /// The incident.
+    pub incident: Option<IncidentId>,
+}
+
+impl Body {
+    /// What the envelope shows of this body.
+    #[must_use]
+    pub fn outline(&self) -> Outline<'_> {
+        let none = Outline::default();
+        let of_attempt = |attempt: &'_ AttemptId| Outline {
+            run: Some(attempt.run),
+            attempt: Some(attempt.number),
+            epoch: Some(attempt.epoch),
+            ..Outline::default()
+        };
+        match self {
+            Self::EngineStarted(body) => Outline { epoch: Some(body.epoch), ..none },
+            Self::PlaybookLoaded(body) => Outline { plan: Some(body.plan), ..none },
+            Self::EngineStopped(_)
+            | Self::PlaybookRemoved(_)
+            | Self::AlertFired(_)
+            | Self::AlertResolved(_)
+            | Self::EventReceived(_)
+            | Self::DeadLettered(_)
+            | Self::DeadLetterReplayed(_) => none,
+            Self::IncidentOpened(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentJoined(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentSettling(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentReopened(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentAcknowledged(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentResolved(body) => Outline { incident: Some(body.incident), ..none },
+            Self::RunStarted(body) => {
+                Outline { run: Some(body.run), plan: Some(body.plan), incident: Some(body.incident), ..none }
+            }
+            Self::RunReleased(body) => Outline { run: Some(body.run), ..none },
+            Self::RunCancelRequested(body) => Outline { run: Some(body.run), ..none },
+            Self::RunFinished(body) => {
+                Outline { run: Some(body.run), outcome: Some(body.outcome.as_str()), ..none }
+            }
+            Self::AttemptScheduled(body) => {
+                Outline { step: Some(&body.attempt.step), ..of_attempt(&body.attempt) }
+            }
+            Self::AttemptSucceeded(body) => Outline {
+                step: Some(&body.attempt.step),
+                outcome: Some("succeeded"),
+                ..of_attempt(&body.attempt)
+            },
+            Self::AttemptFailed(body) => Outline {
+                step: Some(&body.attempt.step),
+                outcome: Some("failed"),
+                ..of_attempt(&body.attempt)
+            },
+            Self::AttemptUnknown(body) => Outline {
+                step: Some(&body.attempt.step),
+                outcome: Some("unknown"),
+                ..of_attempt(&body.attempt)
+            },
+            Self::AttemptLate(body) => Outline {
+                step: Some(&body.attempt.step),
+                outcome: Some("late"),
+                ..of_attempt(&body.attempt)
+            },
+            Self::StepWaiting(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
+            Self::StepWoken(body) => {
+                Outline { run: Some(body.run), step: Some(&body.step), outcome: Some("succeeded"), ..none }
+            }
+            Self::StepEnded(body) => Outline {
+                run: Some(body.run),
+                step: Some(&body.step),
+                outcome: Some(body.ending.as_str()),
+                ..none
+            },
+            Self::StepAnswered(body) => Outline {
+                run: Some(body.run),
+                step: Some(&body.step),
+                outcome: Some(body.answer.as_str()),
+                ..none
+            },
+            Self::Redacted(body) => Outline { run: body.run, ..none },
+        }
+    }
+}
+
+impl Ending {
+    /// The word of the records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skipped => "skipped",
+            Self::Blocked => "blocked",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+            Self::Tolerated => "tolerated",
+        }
+    }
+}
+
+impl Answer {
+    /// The word of the records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+/// Durations as whole milliseconds.
+pub(crate) mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
