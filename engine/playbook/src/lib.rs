@@ -1,17 +1,23 @@
 //! YAML -> checked plan. In reading order: a text becomes a document with places, a document is
-//! checked into a [`Plan`], and a plan's templates and conditions are evaluated over a [`Scope`].
+//! checked into a [`Plan`], and a plan's templates and conditions are evaluated over [`Names`].
 //!
 //! Absent: I/O, clocks, randomness, asynchrony. Input of any shape gives diagnostics, never a panic.
 
 pub mod actions;
+pub mod diagnostic;
 pub mod evaluate;
+pub mod inputs;
+pub mod load;
 pub mod matcher;
 pub mod name;
 pub mod plan;
 pub mod schedule;
 pub mod time;
 
-pub use evaluate::{EvaluationError, Expression, Scope, Template, ValueTemplate};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use evaluate::{EvaluationError, Expression, Names, Scope, Template, ValueTemplate};
+pub use inputs::InputError;
+pub use load::{Loaded, load};
 pub use name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
-pub use plan::{Plan, Step, Trigger, TriggerOn, Uses, Wait};
+pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait};
 pub use time::Timestamp;

@@ -180,6 +180,45 @@ pub enum OnUnknown {
     Fail,
 }
 
+/// A text that is no plan's canonical form, or one of another version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a plan of this version: {0}")]
+pub struct PlanError(pub String);
+
+impl Trigger {
+    /// Whether this is an `alertmanager` trigger and its matchers are satisfied; `if` is not looked at.
+    #[must_use]
+    pub fn matches_alert(&self, labels: &BTreeMap<String, String>) -> bool {
+        match &self.on {
+            TriggerOn::Alertmanager(matchers) => matchers.iter().all(|matcher| matcher.is_match(labels)),
+            TriggerOn::Nats { .. } | TriggerOn::Schedule(_) | TriggerOn::Manual => false,
+        }
+    }
+
+    /// Whether this is a `nats` trigger and its filter covers the subject; `if` is not looked at.
+    #[must_use]
+    pub fn matches_subject(&self, subject: &str) -> bool {
+        match &self.on {
+            TriggerOn::Nats { subject: filter } => subject_matches(filter, subject),
+            TriggerOn::Alertmanager(_) | TriggerOn::Schedule(_) | TriggerOn::Manual => false,
+        }
+    }
+}
+
+/// Whether a NATS filter covers a subject: `*` stands for one token, a final `>` for one or more.
+fn subject_matches(filter: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in filter.split('.') {
+        match (wanted, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (wanted, Some(token)) if wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
 impl Plan {
     /// The canonical JSON text (sorted keys, no spaces) over which the digest is taken and from which
     /// [`Plan::from_canonical`] builds the same plan again.
