@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stanch_playbook::Timestamp;
+use stanch_playbook::{PlaybookName, Timestamp};
 
 /// An event: an alert's change, a NATS message, a schedule's tick, a person's request.
 ///
@@ -27,4 +27,32 @@ pub struct Event {
     /// Its content.
     #[serde(default)]
     pub data: Value,
+}
+
+/// The type of a schedule's tick.
+pub const TICK: &str = "stanch.schedule.tick";
+
+impl Event {
+    /// The tick of one schedule: its nominal instant is its identity.
+    #[must_use]
+    pub fn of_tick(playbook: &PlaybookName, trigger: usize, nominal: Timestamp) -> Self {
+        Self {
+            id: format!("{playbook}/{trigger}/{nominal}").into(),
+            source: "schedule".into(),
+            kind: TICK.into(),
+            time: nominal,
+            subject: Some(playbook.as_str().into()),
+            data: serde_json::json!({"trigger": trigger}),
+        }
+    }
+
+    /// The playbook, the trigger and the nominal instant of a schedule's tick.
+    #[must_use]
+    pub fn tick(&self) -> Option<(PlaybookName, usize, Timestamp)> {
+        if &*self.kind != TICK || &*self.source != "schedule" {
+            return None;
+        }
+        let trigger = usize::try_from(self.data.get("trigger")?.as_u64()?).ok()?;
+        Some((PlaybookName::new(&**self.subject.as_ref()?), trigger, self.time))
+    }
 }

@@ -1,1 +1,29 @@
-//! To be filled.
+//! The sans-IO state machine. In reading order: a [`Command`] goes into [`decide()`], which gives [`Record`]s and
+//! [`Effect`]s; [`State::apply`] folds records into a [`State`]; [`outstanding()`] says from a state alone what should be under way.
+//!
+//! Absent: clocks, randomness, I/O, logging. Time comes in as an argument; ids and jitter are derived from the journal's
+//! id and the sequence. The state is made of persistent maps, so that a copy of it costs nothing and readers hold one.
+
+pub mod alert;
+pub mod attempt;
+pub mod command;
+pub mod decide;
+pub mod effect;
+pub mod event;
+pub mod id;
+pub mod incident;
+pub mod record;
+pub mod run;
+pub mod state;
+
+mod apply;
+mod names;
+
+pub use apply::{Applied, IllegalTransition};
+pub use attempt::{Assignment, AttemptId, Outcome};
+pub use command::{Command, Receipt, Rejected};
+pub use decide::{Decision, decide};
+pub use effect::{Effect, outstanding};
+pub use id::{DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+pub use record::{Actor, Body, Record, Settings};
+pub use state::State;

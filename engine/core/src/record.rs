@@ -219,6 +219,33 @@ pub struct EngineStarted {
     pub epoch: Epoch,
     /// The version of stanch.
     pub version: String,
+    /// The settings that decisions depend on from here on.
+    pub settings: Settings,
+}
+
+/// The settings of `stanch.yaml` that the core decides by. They stand in the record, so that a fold needs no file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Settings {
+    /// Where people reach this engine, without a final slash; `run.url` and `incident.url` begin with it.
+    pub external_url: Arc<str>,
+    /// How long all alerts of an incident must have stayed resolved before it closes, in milliseconds.
+    #[serde(with = "crate::record::millis")]
+    #[schemars(with = "u64")]
+    pub settle: Duration,
+    /// Within what time after its resolution the same episode reopens an incident, in milliseconds.
+    #[serde(with = "crate::record::millis")]
+    #[schemars(with = "u64")]
+    pub reopen_within: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            external_url: "http://127.0.0.1:9190".into(),
+            settle: Duration::from_secs(30),
+            reopen_within: Duration::from_secs(15 * 60),
+        }
+    }
 }
 
 /// See [`Body::EngineStopped`].
@@ -498,6 +525,18 @@ pub struct AttemptSucceeded {
     pub output: Arc<Value>,
     /// The step's `outputs`, evaluated: an object.
     pub outputs: Arc<Value>,
+    /// Set where the action succeeded and the step failed all the same, since its `outputs` could not be evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<StepFailure>,
+}
+
+/// Why a step failed though its action did not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StepFailure {
+    /// Why.
+    pub error: Arc<str>,
+    /// Whether the playbook tolerates it.
+    pub tolerated: bool,
 }
 
 /// See [`Body::AttemptFailed`].
@@ -688,48 +727,30 @@ impl Body {
             }
             Self::RunReleased(body) => Outline { run: Some(body.run), ..none },
             Self::RunCancelRequested(body) => Outline { run: Some(body.run), ..none },
-            Self::RunFinished(body) => {
-                Outline { run: Some(body.run), outcome: Some(body.outcome.as_str()), ..none }
+            Self::RunFinished(body) => Outline { run: Some(body.run), outcome: Some(body.outcome.as_str()), ..none },
+            Self::AttemptScheduled(body) => Outline { step: Some(&body.attempt.step), ..of_attempt(&body.attempt) },
+            Self::AttemptSucceeded(body) => {
+                Outline { step: Some(&body.attempt.step), outcome: Some("succeeded"), ..of_attempt(&body.attempt) }
             }
-            Self::AttemptScheduled(body) => {
-                Outline { step: Some(&body.attempt.step), ..of_attempt(&body.attempt) }
+            Self::AttemptFailed(body) => {
+                Outline { step: Some(&body.attempt.step), outcome: Some("failed"), ..of_attempt(&body.attempt) }
             }
-            Self::AttemptSucceeded(body) => Outline {
-                step: Some(&body.attempt.step),
-                outcome: Some("succeeded"),
-                ..of_attempt(&body.attempt)
-            },
-            Self::AttemptFailed(body) => Outline {
-                step: Some(&body.attempt.step),
-                outcome: Some("failed"),
-                ..of_attempt(&body.attempt)
-            },
-            Self::AttemptUnknown(body) => Outline {
-                step: Some(&body.attempt.step),
-                outcome: Some("unknown"),
-                ..of_attempt(&body.attempt)
-            },
-            Self::AttemptLate(body) => Outline {
-                step: Some(&body.attempt.step),
-                outcome: Some("late"),
-                ..of_attempt(&body.attempt)
-            },
+            Self::AttemptUnknown(body) => {
+                Outline { step: Some(&body.attempt.step), outcome: Some("unknown"), ..of_attempt(&body.attempt) }
+            }
+            Self::AttemptLate(body) => {
+                Outline { step: Some(&body.attempt.step), outcome: Some("late"), ..of_attempt(&body.attempt) }
+            }
             Self::StepWaiting(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
             Self::StepWoken(body) => {
                 Outline { run: Some(body.run), step: Some(&body.step), outcome: Some("succeeded"), ..none }
             }
-            Self::StepEnded(body) => Outline {
-                run: Some(body.run),
-                step: Some(&body.step),
-                outcome: Some(body.ending.as_str()),
-                ..none
-            },
-            Self::StepAnswered(body) => Outline {
-                run: Some(body.run),
-                step: Some(&body.step),
-                outcome: Some(body.answer.as_str()),
-                ..none
-            },
+            Self::StepEnded(body) => {
+                Outline { run: Some(body.run), step: Some(&body.step), outcome: Some(body.ending.as_str()), ..none }
+            }
+            Self::StepAnswered(body) => {
+                Outline { run: Some(body.run), step: Some(&body.step), outcome: Some(body.answer.as_str()), ..none }
+            }
             Self::Redacted(body) => Outline { run: body.run, ..none },
         }
     }
@@ -774,4 +795,11 @@ pub(crate) mod millis {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
+}
+
+/// Standard base64 with padding.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }

@@ -1,0 +1,187 @@
+//! What goes into the core. Imperative; never serialised.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use stanch_playbook::{Plan, PlaybookName, StepKey};
+
+use crate::alert::AlertChange;
+use crate::attempt::{AttemptId, Outcome};
+use crate::event::Event;
+use crate::id::{DeadLetterId, IncidentId, JournalId, RunId};
+use crate::record::{Actor, Answer, DeadLetter, Settings};
+
+/// What somebody or something asks of the core.
+#[derive(Debug)]
+pub enum Command {
+    /// An engine takes the journal: claimed attempts without a result become unknown.
+    StartEngine {
+        /// The identity to give a journal that has none yet.
+        journal: JournalId,
+        /// The version of stanch.
+        version: String,
+        /// The settings to decide by.
+        settings: Settings,
+    },
+    /// The engine ends in good order.
+    StopEngine {
+        /// Why.
+        reason: String,
+    },
+    /// The playbooks that new runs use: these are there, all others are not.
+    LoadPlaybooks {
+        /// All valid ones.
+        plans: Vec<Arc<Plan>>,
+        /// Names whose file is there and broken: what was loaded of them stays.
+        keep: Vec<PlaybookName>,
+    },
+    /// One delivery of alerts.
+    ReceiveAlerts {
+        /// Who sent it.
+        actor: Actor,
+        /// Its alerts, in its order.
+        changes: Vec<AlertChange>,
+    },
+    /// One event other than an alert.
+    ReceiveEvent {
+        /// Who sent it.
+        actor: Actor,
+        /// The event.
+        event: Arc<Event>,
+        /// Whom it is for.
+        target: Target,
+    },
+    /// What came in could not be read.
+    KeepDeadLetter {
+        /// Who sent it.
+        actor: Actor,
+        /// The letter.
+        letter: DeadLetter,
+    },
+    /// A dead letter was given to intake again.
+    MarkReplayed {
+        /// Who asked.
+        actor: Actor,
+        /// Which.
+        id: DeadLetterId,
+    },
+    /// An attempt came to an end.
+    FinishAttempt {
+        /// Which.
+        attempt: AttemptId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The time of the first timer has come; fires all that are due.
+    FireTimers,
+    /// End a run early.
+    CancelRun {
+        /// Who asked.
+        actor: Actor,
+        /// Which.
+        run: RunId,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Say what became of an unknown attempt.
+    AnswerStep {
+        /// Who says so.
+        actor: Actor,
+        /// Which run.
+        run: RunId,
+        /// Which step.
+        step: StepKey,
+        /// What became of it.
+        answer: Answer,
+        /// What the person adds; may be empty.
+        note: String,
+    },
+    /// Take notice of an incident.
+    AcknowledgeIncident {
+        /// Who.
+        actor: Actor,
+        /// Which.
+        incident: IncidentId,
+    },
+    /// Close an incident by hand.
+    ResolveIncident {
+        /// Who.
+        actor: Actor,
+        /// Which.
+        incident: IncidentId,
+        /// Why; may be empty.
+        reason: String,
+    },
+}
+
+/// Whom an event is for.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// Every playbook with a `nats` trigger whose filter takes the subject that it came in on. (A CloudEvent's own
+    /// `subject` is another thing: what the event is about.)
+    Subject(String),
+    /// One trigger of one playbook (a schedule's tick).
+    Trigger {
+        /// The playbook.
+        playbook: PlaybookName,
+        /// The index of its trigger.
+        trigger: usize,
+    },
+    /// One playbook, with inputs given by a person.
+    Playbook {
+        /// The playbook.
+        playbook: PlaybookName,
+        /// The inputs; those of a `manual` trigger come first and these override them.
+        inputs: Map<String, Value>,
+    },
+}
+
+/// What a command led to, for whoever sent it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Receipt {
+    /// The runs that it started.
+    pub runs: Vec<RunId>,
+    /// The incidents that it opened, joined or reopened.
+    pub incidents: Vec<IncidentId>,
+    /// Whether it had been seen before and did nothing.
+    pub duplicate: bool,
+    /// The dead letter that it became.
+    pub dead_letter: Option<DeadLetterId>,
+}
+
+/// Why a command was refused. Nothing was recorded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Rejected {
+    /// No playbook of this name is loaded.
+    #[error("no playbook is named {0}")]
+    UnknownPlaybook(String),
+    /// The inputs do not fit the playbook.
+    #[error("{0}")]
+    InvalidInputs(String),
+    /// No live run has this id.
+    #[error("no live run has the id {0}")]
+    UnknownRun(RunId),
+    /// The run has no such step.
+    #[error("the run has no step {0}")]
+    UnknownStep(StepKey),
+    /// The step does not wait for an answer.
+    #[error("step {step} is {state}; only an unknown step takes an answer")]
+    NotUnknown {
+        /// The step.
+        step: StepKey,
+        /// The state that it is in.
+        state: &'static str,
+    },
+    /// The run is being cancelled already.
+    #[error("run {0} is being cancelled already")]
+    AlreadyCancelled(RunId),
+    /// No open incident has this id.
+    #[error("no open incident has the id {0}")]
+    UnknownIncident(IncidentId),
+    /// The incident cannot be closed while a run of it is live.
+    #[error("incident {0} has live runs; cancel them or let them finish first")]
+    IncidentBusy(IncidentId),
+    /// A result for an attempt of a run that is over or never was.
+    #[error("the attempt belongs to no live run")]
+    UnknownAttempt,
+}

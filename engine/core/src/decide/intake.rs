@@ -1,0 +1,460 @@
+//! What comes in: an alert's life, the match, the inputs, the start of runs.
+//!
+//! Every delivery is judged by what the state says of the alert, never by having been seen: a redelivery changes nothing
+//! since the alert is already as it says, and a stale one is told by the episode it belongs to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use stanch_playbook::{Plan, PlaybookName, Severity, Timestamp, TriggerOn};
+
+use super::Draft;
+use crate::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
+use crate::command::{Rejected, Target};
+use crate::event::Event;
+use crate::id::{DeadLetterId, IncidentId, RunId};
+use crate::names::TriggerNames;
+use crate::record::{
+    AlertFired, AlertResolved, Cause, DeadLetter, DeadLettered, EventReceived, Firing, IncidentJoined, IncidentOpened,
+    RunStarted,
+};
+use crate::state::State;
+
+/// A trigger that took an alert or an event, with what it rendered.
+struct Matched {
+    plan: Arc<Plan>,
+    trigger: usize,
+    key: Arc<str>,
+}
+
+/// Why a trigger that took something could not start a run.
+struct Unusable {
+    playbook: PlaybookName,
+    reason: String,
+}
+
+/// The alerts of one delivery that one playbook's key brings together.
+type Groups = BTreeMap<(Arc<str>, PlaybookName), (Matched, Vec<(Arc<AlertSnapshot>, Firing)>)>;
+
+impl Draft {
+    pub(super) fn receive_alerts(&mut self, changes: Vec<AlertChange>) {
+        let mut groups = Groups::new();
+        for change in changes {
+            match change.status {
+                AlertStatus::Firing => self.receive_firing(change.alert, &mut groups),
+                AlertStatus::Resolved { ends_at } => self.receive_resolved(&change.alert, ends_at),
+            }
+        }
+        self.receipt.duplicate = self.records.is_empty();
+        for ((key, _), (matched, alerts)) in groups {
+            self.respond(&key, &matched, &alerts);
+        }
+    }
+
+    fn receive_firing(&mut self, alert: Arc<AlertSnapshot>, groups: &mut Groups) {
+        let Some(firing) = judge(&self.state, &alert, self.now) else { return };
+        let (matches, unusable) = self.match_alert(&alert);
+        let Some(firing) = firing.or_else(|| (!matches.is_empty()).then_some(Firing::New)) else { return };
+        self.emit(AlertFired { alert: Arc::clone(&alert), firing });
+        // Also where no playbook matches it any more: what it belongs to must not close while it fires.
+        for incident in self.state.alerts.get(&alert.key).map(|known| known.incidents.clone()).unwrap_or_default() {
+            let open = self.state.incidents.get(&incident).is_some_and(|incident| incident.is_open());
+            if open || firing == Firing::Again {
+                self.reopen_if_closing(incident);
+            }
+        }
+        for problem in unusable {
+            self.keep_unusable_alert(&alert, &problem);
+        }
+        for matched in matches {
+            let at = (Arc::clone(&matched.key), matched.plan.name.clone());
+            groups.entry(at).or_insert_with(|| (matched, Vec::new())).1.push((Arc::clone(&alert), firing));
+        }
+        self.refresh_waits_of(&alert.key);
+    }
+
+    fn receive_resolved(&mut self, alert: &AlertSnapshot, ends_at: Option<Timestamp>) {
+        let Some(known) = self.state.alerts.get(&alert.key) else { return };
+        // An end before the present episode began belongs to an earlier one (RECEIVER 18: old resolutions come again).
+        if known.resolved_at.is_some() || ends_at.is_some_and(|end| end <= known.starts_at) {
+            return;
+        }
+        self.emit(AlertResolved { alert: alert.key.clone(), ends_at });
+        self.refresh_waits_of(&alert.key);
+        let incidents = self.state.alerts.get(&alert.key).map(|alert| alert.incidents.clone()).unwrap_or_default();
+        for incident in incidents {
+            self.settle_if_quiet(incident);
+        }
+    }
+
+    /// The first trigger of each playbook that takes the alert.
+    fn match_alert(&self, alert: &Arc<AlertSnapshot>) -> (Vec<Matched>, Vec<Unusable>) {
+        let mut cause = None;
+        let mut matches = Vec::new();
+        let mut unusable = Vec::new();
+        for plan in self.state.playbooks.values().filter_map(|digest| self.state.plan(*digest)) {
+            for (index, trigger) in plan.triggers.iter().enumerate() {
+                let TriggerOn::Alertmanager(matchers) = &trigger.on else { continue };
+                if !matchers.iter().all(|matcher| matcher.is_match(&alert.labels)) {
+                    continue;
+                }
+                let cause = cause.get_or_insert_with(|| cause_of_alerts(std::slice::from_ref(alert)));
+                let fallback = || format!("alert/{}", alert.key).into();
+                match take(plan, index, cause, fallback) {
+                    Ok(Some(matched)) => matches.push(matched),
+                    Ok(None) => continue,
+                    Err(reason) => unusable.push(Unusable { playbook: plan.name.clone(), reason }),
+                }
+                break;
+            }
+        }
+        (matches, unusable)
+    }
+
+    /// What one playbook does about the alerts of one key.
+    fn respond(&mut self, key: &Arc<str>, matched: &Matched, alerts: &[(Arc<AlertSnapshot>, Firing)]) {
+        let known = self.state.incident_by_key(key).map(|incident| (incident.id, incident.is_open()));
+        let again = alerts.iter().all(|(_, firing)| *firing == Firing::Again);
+        let (incident, opened) = match known {
+            Some((id, open)) if open || again => (id, false),
+            _ => (self.open_incident(key, &matched.plan, Some(&alerts[0].0)), true),
+        };
+        if !opened {
+            self.reopen_if_closing(incident);
+        }
+        // An alert that the incident did not have yet is news to it, whatever the delivery said.
+        let news: Vec<_> = alerts
+            .iter()
+            .filter(|(alert, firing)| opened || *firing == Firing::New || !self.has_alert(incident, &alert.key))
+            .map(|(alert, _)| Arc::clone(alert))
+            .collect();
+        for (alert, _) in alerts {
+            self.join(incident, &matched.plan, alert);
+        }
+        if !self.receipt.incidents.contains(&incident) {
+            self.receipt.incidents.push(incident);
+        }
+        let live = self.state.incidents.get(&incident).is_some_and(|incident| {
+            let of = |id| self.state.runs.get(id).is_some_and(|run| run.playbook == matched.plan.name);
+            incident.live_runs.iter().any(of)
+        });
+        // on_repeat: attach. What joins while a run of the playbook is live starts none.
+        if news.is_empty() || live {
+            return;
+        }
+        let cause = cause_of_alerts(&news);
+        match inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()) {
+            Ok(inputs) => self.start_run(&matched.plan, incident, cause, inputs),
+            Err(reason) => {
+                let problem = Unusable { playbook: matched.plan.name.clone(), reason };
+                self.keep_unusable_alert(&news[0], &problem);
+            }
+        }
+    }
+
+    fn has_alert(&self, incident: IncidentId, key: &AlertKey) -> bool {
+        self.state.incidents.get(&incident).is_some_and(|of| of.alerts.iter().any(|(alert, _)| alert == key))
+    }
+
+    fn join(&mut self, incident: IncidentId, plan: &Plan, alert: &AlertSnapshot) {
+        let severity = severity_of(plan, Some(alert));
+        let Some(of) = self.state.incidents.get(&incident) else { return };
+        if !self.has_alert(incident, &alert.key) || severity < of.severity {
+            let severity = severity.min(of.severity);
+            self.emit(IncidentJoined { incident, alert: alert.key.clone(), severity });
+        }
+    }
+
+    fn open_incident(&mut self, key: &Arc<str>, plan: &Plan, alert: Option<&Arc<AlertSnapshot>>) -> IncidentId {
+        let incident = IncidentId::derive(self.state.journal, self.state.sequence.next(), self.now);
+        self.emit(IncidentOpened {
+            incident,
+            key: Arc::clone(key),
+            severity: severity_of(plan, alert.map(|alert| &**alert)),
+            title: title_of(plan, alert.map(|alert| &**alert)),
+            alert: alert.map(|alert| alert.key.clone()),
+        });
+        incident
+    }
+
+    fn start_run(&mut self, plan: &Arc<Plan>, incident: IncidentId, cause: Cause, inputs: Map<String, Value>) {
+        let run = RunId::derive(self.state.journal, self.state.sequence.next(), self.now);
+        let running = self.state.running.get(&plan.name).copied().unwrap_or(0);
+        let queued = plan.concurrency.is_some_and(|most| running >= most);
+        self.emit(RunStarted {
+            run,
+            playbook: plan.name.clone(),
+            plan: plan.digest,
+            incident,
+            cause,
+            inputs: Arc::new(Value::Object(inputs)),
+            queued,
+        });
+        self.receipt.runs.push(run);
+        self.as_engine(|draft| draft.advance(run));
+    }
+
+    pub(super) fn receive_event(&mut self, event: &Arc<Event>, target: Target) -> Result<(), Rejected> {
+        if self.state.seen.contains_key(&State::event_identity(event)) {
+            self.receipt.duplicate = true;
+            return Ok(());
+        }
+        let cause = Cause { event: Arc::clone(event), alerts: Arc::new([]) };
+        let fallback = || format!("{}/{}", event.source, event.id).into();
+        let mut matches: Vec<(Matched, Map<String, Value>)> = Vec::new();
+        let mut unusable = Vec::new();
+        let mut given = Map::new();
+        let candidates: Vec<(Arc<Plan>, usize)> = match &target {
+            Target::Subject(subject) => {
+                let takes = |plan: &Arc<Plan>| {
+                    let on = |trigger: &stanch_playbook::Trigger| trigger.matches_subject(subject);
+                    let indexes: Vec<_> = (0..plan.triggers.len()).filter(|index| on(&plan.triggers[*index])).collect();
+                    indexes.into_iter().map(|index| (Arc::clone(plan), index)).collect::<Vec<_>>()
+                };
+                self.loaded_plans().iter().flat_map(takes).collect()
+            }
+            Target::Trigger { playbook, trigger } => {
+                let plan = self.loaded(playbook)?;
+                if *trigger < plan.triggers.len() { vec![(plan, *trigger)] } else { Vec::new() }
+            }
+            Target::Playbook { playbook, inputs } => {
+                let plan = self.loaded(playbook)?;
+                given = inputs.clone();
+                let manual = plan.triggers.iter().position(|trigger| matches!(trigger.on, TriggerOn::Manual));
+                return self.receive_request(&plan, manual, cause, given);
+            }
+        };
+        let mut taken: Vec<PlaybookName> = Vec::new();
+        for (plan, index) in candidates {
+            if taken.contains(&plan.name) {
+                continue;
+            }
+            let outcome = take(&plan, index, &cause, fallback).and_then(|matched| match matched {
+                Some(matched) => {
+                    inputs_of(&plan, Some(index), &cause, given.clone()).map(|inputs| Some((matched, inputs)))
+                }
+                None => Ok(None),
+            });
+            match outcome {
+                Ok(Some(found)) => {
+                    taken.push(plan.name.clone());
+                    matches.push(found);
+                }
+                Ok(None) => {}
+                Err(reason) => unusable.push(Unusable { playbook: plan.name.clone(), reason }),
+            }
+        }
+        // An event that no playbook could use is not marked as seen, so that its dead letter can be replayed.
+        if !matches.is_empty() || unusable.is_empty() {
+            self.emit(EventReceived { event: Arc::clone(event) });
+        }
+        for problem in unusable {
+            let via = match &target {
+                Target::Subject(subject) => format!("nats:{subject}"),
+                Target::Trigger { playbook, .. } | Target::Playbook { playbook, .. } => format!("playbook:{playbook}"),
+            };
+            self.keep_unusable_event(via, event, &problem);
+        }
+        for (matched, inputs) in matches {
+            self.respond_to_event(&matched.key, &matched.plan, cause.clone(), inputs);
+        }
+        Ok(())
+    }
+
+    /// A person's request: what does not fit is refused, not kept.
+    fn receive_request(
+        &mut self,
+        plan: &Arc<Plan>,
+        manual: Option<usize>,
+        cause: Cause,
+        given: Map<String, Value>,
+    ) -> Result<(), Rejected> {
+        let event = Arc::clone(&cause.event);
+        let fallback = || -> Arc<str> { format!("{}/{}", event.source, event.id).into() };
+        let key = match manual {
+            Some(index) => match take(plan, index, &cause, fallback).map_err(Rejected::InvalidInputs)? {
+                Some(matched) => matched.key,
+                None => return Err(Rejected::InvalidInputs("the condition of the manual trigger is false".to_owned())),
+            },
+            None => fallback(),
+        };
+        let inputs = inputs_of(plan, manual, &cause, given).map_err(Rejected::InvalidInputs)?;
+        self.emit(EventReceived { event });
+        self.respond_to_event(&key, plan, cause, inputs);
+        Ok(())
+    }
+
+    fn respond_to_event(&mut self, key: &Arc<str>, plan: &Arc<Plan>, cause: Cause, inputs: Map<String, Value>) {
+        let open = self.state.incident_by_key(key).filter(|incident| incident.is_open()).map(|incident| incident.id);
+        let incident = open.unwrap_or_else(|| self.open_incident(key, plan, None));
+        if !self.receipt.incidents.contains(&incident) {
+            self.receipt.incidents.push(incident);
+        }
+        let live = self.state.incidents.get(&incident).is_some_and(|incident| {
+            let of = |id| self.state.runs.get(id).is_some_and(|run| run.playbook == plan.name);
+            incident.live_runs.iter().any(of)
+        });
+        if !live {
+            self.start_run(plan, incident, cause, inputs);
+        }
+    }
+
+    pub(super) fn keep_dead_letter(&mut self, letter: DeadLetter) {
+        let id = DeadLetterId::derive(self.state.journal, self.state.sequence.next(), self.now);
+        self.emit(DeadLettered { id, letter: Arc::new(letter) });
+        self.receipt.dead_letter = Some(id);
+    }
+
+    fn keep_unusable_alert(&mut self, alert: &AlertSnapshot, problem: &Unusable) {
+        let body = serde_json::json!({
+            "version": "4",
+            "receiver": "dead-letter",
+            "status": "firing",
+            "alerts": [{
+                "status": "firing",
+                "labels": alert.labels,
+                "annotations": alert.annotations,
+                "startsAt": alert.starts_at,
+                "endsAt": "0001-01-01T00:00:00Z",
+                "generatorURL": alert.generator_url,
+                "fingerprint": alert.key.fingerprint,
+            }],
+        });
+        self.keep_unusable(format!("/webhooks/alertmanager/{}", alert.key.source), "application/json", &body, problem);
+    }
+
+    fn keep_unusable_event(&mut self, via: String, event: &Event, problem: &Unusable) {
+        let mut body = serde_json::to_value(event).unwrap_or_default();
+        body["specversion"] = "1.0".into();
+        self.keep_unusable(via, "application/cloudevents+json", &body, problem);
+    }
+
+    fn keep_unusable(&mut self, via: String, content_type: &str, body: &Value, problem: &Unusable) {
+        let text = body.to_string();
+        self.keep_dead_letter(DeadLetter {
+            via,
+            reason: format!("playbook {}: {}", problem.playbook, problem.reason),
+            code: "trigger.evaluation-failed".to_owned(),
+            content_type: Some(content_type.to_owned()),
+            size: text.len() as u64,
+            body: crate::record::base64(text.as_bytes()),
+            complete: true,
+        });
+    }
+
+    fn loaded(&self, name: &PlaybookName) -> Result<Arc<Plan>, Rejected> {
+        self.state.playbook(name.as_str()).cloned().ok_or_else(|| Rejected::UnknownPlaybook(name.to_string()))
+    }
+
+    fn loaded_plans(&self) -> Vec<Arc<Plan>> {
+        self.state.playbooks.values().filter_map(|digest| self.state.plan(*digest)).cloned().collect()
+    }
+}
+
+/// What a firing delivery is: `None` where there is nothing to do, `Some(None)` where the alert fires already and no
+/// playbook knew it, so that one that was loaded since may.
+fn judge(state: &State, alert: &AlertSnapshot, now: Timestamp) -> Option<Option<Firing>> {
+    let Some(known) = state.alerts.get(&alert.key) else { return Some(Some(Firing::New)) };
+    let settle = state.settings.settle;
+    match known.resolved_at {
+        // The end of the former episode was never told (RECEIVER 17); a start this much later is a new one.
+        None if alert.starts_at >= known.starts_at.plus(settle) && alert.starts_at > known.starts_at => {
+            Some(Some(Firing::New))
+        }
+        None if known.incidents.is_empty() => Some(None),
+        None => None,
+        Some(_) if known.earlier.contains(&alert.starts_at) => None,
+        // A start no later than the known one is the same episode again (RECEIVER 12, 24), or one whose start moved (22).
+        Some(resolved_at) if alert.starts_at <= known.starts_at => {
+            let recent = now.since(resolved_at) <= state.settings.reopen_within;
+            Some(Some(if recent { Firing::Again } else { Firing::New }))
+        }
+        Some(resolved_at) if now.since(resolved_at) < settle => Some(Some(Firing::Flap)),
+        Some(_) => Some(Some(Firing::New)),
+    }
+}
+
+/// Whether the trigger's condition takes the cause, and the key it renders.
+fn take(
+    plan: &Arc<Plan>,
+    trigger: usize,
+    cause: &Cause,
+    fallback: impl FnOnce() -> Arc<str>,
+) -> Result<Option<Matched>, String> {
+    let names = TriggerNames { cause };
+    let of = &plan.triggers[trigger];
+    if let Some(condition) = &of.condition
+        && !condition.evaluate_bool(&names).map_err(|error| format!("trigger {}: if: {error}", trigger + 1))?
+    {
+        return Ok(None);
+    }
+    let key = match &of.key {
+        Some(key) => key.render(&names).map_err(|error| format!("trigger {}: key: {error}", trigger + 1))?.into(),
+        None => fallback(),
+    };
+    Ok(Some(Matched { plan: Arc::clone(plan), trigger, key }))
+}
+
+fn inputs_of(
+    plan: &Plan,
+    trigger: Option<usize>,
+    cause: &Cause,
+    given: Map<String, Value>,
+) -> Result<Map<String, Value>, String> {
+    let mut inputs = Map::new();
+    if let Some(trigger) = trigger {
+        for (name, expression) in &plan.triggers[trigger].inputs {
+            if given.contains_key(name) {
+                continue;
+            }
+            let value = expression
+                .evaluate(&TriggerNames { cause })
+                .map_err(|error| format!("trigger {}: inputs.{name}: {error}", trigger + 1))?;
+            inputs.insert(name.clone(), value);
+        }
+    }
+    inputs.extend(given);
+    plan.check_inputs(inputs).map_err(|error| error.to_string())
+}
+
+fn cause_of_alerts(alerts: &[Arc<AlertSnapshot>]) -> Cause {
+    let first = &alerts[0];
+    let event = Event {
+        id: format!("{}-{}-firing", first.key.fingerprint, first.starts_at.as_millis()).into(),
+        source: format!("/alertmanager/{}", first.key.source).into(),
+        kind: "io.prometheus.alert.firing".into(),
+        time: first.starts_at,
+        subject: first.labels.get("alertname").map(|name| name.as_str().into()),
+        data: Value::Null,
+    };
+    Cause { event: Arc::new(event), alerts: alerts.into() }
+}
+
+/// The graver of what the playbook says and what the alert's `severity` label says; P2 where neither does.
+fn severity_of(plan: &Plan, alert: Option<&AlertSnapshot>) -> Severity {
+    let label = alert.and_then(|alert| alert.labels.get("severity")).and_then(|label| {
+        match label.to_ascii_lowercase().as_str() {
+            "p0" | "emergency" => Some(Severity::P0),
+            "p1" | "critical" | "page" | "high" => Some(Severity::P1),
+            "p2" | "warning" | "medium" => Some(Severity::P2),
+            "p3" | "info" | "low" | "none" => Some(Severity::P3),
+            _ => None,
+        }
+    });
+    match (plan.severity, label) {
+        (Some(plan), Some(label)) => plan.min(label),
+        (plan, label) => plan.or(label).unwrap_or(Severity::P2),
+    }
+}
+
+fn title_of(plan: &Plan, alert: Option<&AlertSnapshot>) -> Arc<str> {
+    let text = alert
+        .and_then(|alert| alert.annotations.get("summary").or_else(|| alert.labels.get("alertname")))
+        .map_or_else(|| plan.name.to_string(), Clone::clone);
+    let mut cut: String = text.chars().take(200).collect();
+    if cut.len() < text.len() {
+        cut.push('…');
+    }
+    cut.into()
+}
