@@ -1,1 +1,24 @@
-//! To be filled.
+//! The shell around the core: what comes in becomes commands, what is decided becomes durable, what is due is done.
+//!
+//! A webhook's way: [`http`] (authenticate, parse) -> `intake` (its alerts as changes) -> [`executor`] (the loop) ->
+//! `stanch_core::decide` -> `store` (the journal's thread) -> an action of `stanch_workers`, and back into the executor as
+//! `FinishAttempt`. NATS and schedules enter at the second hop.
+//!
+//! Absent: any decision about runs. Invariant: only the executor writes, and nothing leaves before it is durable.
+
+pub mod app;
+pub mod config;
+pub mod executor;
+pub mod http;
+mod intake;
+mod nats;
+pub mod playbooks;
+mod schedules;
+pub mod schema;
+mod serve;
+mod store;
+pub mod summary;
+
+pub use config::{Config, ConfigError, Options};
+pub use serve::{Server, StartupError, start};
+pub use store::StartError;

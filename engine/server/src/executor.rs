@@ -1,0 +1,493 @@
+//! The loop: inputs in, records out, and only then effects and replies.
+//!
+//! One task, one closed [`Input`], one batch under way at the writer. While it is being flushed the next one fills; so the
+//! cost of an fsync is shared by all that came meanwhile. Nothing that a batch decided leaves before the batch is durable,
+//! and readers are shown durable states alone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stanch_core::attempt::AttemptId;
+use stanch_core::run::Run;
+use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, Rejected, RunId, State, decide, outstanding};
+use stanch_journal::AppendError;
+use stanch_playbook::Timestamp;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{Batch, Done, Order, Store, start_writer};
+use crate::summary::{IncidentSummary, RunSummary};
+
+/// How many inputs may wait. At some 20 us each, a full queue is a fraction of a second of work; what comes beyond it is
+/// refused with 503, which Alertmanager sends again.
+const QUEUE: usize = 4096;
+/// How many inputs are decided before the loop looks at the writer again.
+const DRAIN: usize = 512;
+/// How many records a batch holds before it stops taking inputs.
+const BATCH: usize = 8192;
+/// How long nothing is tried after a failed append.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What comes into the loop.
+enum Input {
+    Command { command: Command, reply: oneshot::Sender<Result<Receipt, Refused>> },
+    Watch { runs: Vec<RunId>, reply: oneshot::Sender<()> },
+    Stop { reason: String, reply: oneshot::Sender<()> },
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refused {
+    /// It makes no sense in this state.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// Too much is waiting.
+    #[error("the engine has too much to do; try again in a moment")]
+    Overloaded,
+    /// The journal does not take records now, or the engine ends.
+    #[error("the engine cannot write its journal now ({0}); try again in a moment")]
+    Unavailable(String),
+}
+
+/// The way into the loop, and to what it has made durable. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    inputs: mpsc::Sender<Input>,
+    durable: watch::Receiver<Arc<State>>,
+    health: watch::Receiver<Health>,
+}
+
+/// Whether the journal takes records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Why it does not; none where it does.
+    pub journal: Option<String>,
+}
+
+impl Handle {
+    /// Carries out a command; answers once its records are durable.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was recorded then, except that after `Unavailable` it may have been.
+    pub async fn submit(&self, command: Command) -> Result<Receipt, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.try_send(Input::Command { command, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Refused::Unavailable("it is stopping".to_owned()),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(Refused::Unavailable("it is stopping".to_owned())))
+    }
+
+    /// The same, waiting for a place in the queue: for results and other inputs that must not be refused.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn submit_patiently(&self, command: Command) -> Result<Receipt, Refused> {
+        let stopping = || Refused::Unavailable("it is stopping".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Command { command, reply }).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Completes once all these runs are over; at once for runs that are not live.
+    pub async fn finished(&self, runs: Vec<RunId>) {
+        let (reply, answer) = oneshot::channel();
+        if self.inputs.send(Input::Watch { runs, reply }).await.is_ok() {
+            answer.await.ok();
+        }
+    }
+
+    /// The last durable state.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.durable.borrow())
+    }
+
+    /// Tells of each new durable state.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.durable.clone()
+    }
+
+    /// Whether the journal takes records.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    /// Ends the loop in good order: the last batch durable, a record of the end, a snapshot.
+    pub async fn stop(&self, reason: &str) {
+        let (reply, answer) = oneshot::channel();
+        if self.inputs.send(Input::Stop { reason: reason.to_owned(), reply }).await.is_ok() {
+            answer.await.ok();
+        }
+    }
+}
+
+/// Who carries out assignments.
+pub trait Dispatch: Send + Sync + 'static {
+    /// Executes an assignment to its end.
+    fn execute(
+        &self,
+        assignment: Assignment,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Outcome> + Send + 'static;
+}
+
+impl Dispatch for stanch_workers::Worker {
+    fn execute(
+        &self,
+        assignment: Assignment,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Outcome> + Send + 'static {
+        let worker = self.clone();
+        async move { Self::execute(&worker, assignment, cancel).await }
+    }
+}
+
+/// Starts the loop on an opened store, with at most `attempts` under way at once. The first command it should be given is
+/// `StartEngine`.
+pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, attempts: usize) -> Handle {
+    let (inputs, inbox) = mpsc::channel(QUEUE);
+    let (publish, durable) = watch::channel(Arc::new(state.clone()));
+    let (health_sender, health) = watch::channel(Health::default());
+    let (orders, done) = start_writer(store);
+    let handle = Handle { inputs, durable, health };
+    let executor = Executor {
+        state,
+        open: Open::default(),
+        under_way: None,
+        orders,
+        publish,
+        health: health_sender,
+        worker,
+        places: Arc::new(Semaphore::new(attempts.clamp(1, Semaphore::MAX_PERMITS))),
+        cancels: HashMap::new(),
+        watchers: HashMap::new(),
+        timer: None,
+        paused_until: None,
+        handle: handle.clone(),
+        stopping: None,
+    };
+    tokio::spawn(executor.run(inbox, done));
+    handle
+}
+
+type Reply = (oneshot::Sender<Result<Receipt, Refused>>, Result<Receipt, Refused>);
+
+/// The batch that fills.
+#[derive(Default)]
+struct Open {
+    batch: Batch,
+    after: After,
+}
+
+/// What is let go once a batch is durable.
+#[derive(Default)]
+struct After {
+    effects: Vec<Effect>,
+    replies: Vec<Reply>,
+    finished: Vec<RunId>,
+    /// Attempts whose result is in. Until that is durable they count as under way, or a failed append would have them
+    /// dispatched twice.
+    ended: Vec<AttemptId>,
+}
+
+struct Executor<D> {
+    /// The state with everything decided folded in, durable or not.
+    state: State,
+    open: Open,
+    under_way: Option<After>,
+    orders: std::sync::mpsc::Sender<Order>,
+    publish: watch::Sender<Arc<State>>,
+    health: watch::Sender<Health>,
+    worker: Arc<D>,
+    /// Places for attempts under way.
+    places: Arc<Semaphore>,
+    cancels: HashMap<AttemptId, CancellationToken>,
+    watchers: HashMap<RunId, Vec<Arc<Watcher>>>,
+    timer: Option<Timestamp>,
+    paused_until: Option<tokio::time::Instant>,
+    handle: Handle,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+struct Watcher(std::sync::Mutex<(usize, Option<oneshot::Sender<()>>)>);
+
+impl<D: Dispatch> Executor<D> {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Input>, mut done: mpsc::UnboundedReceiver<Done>) {
+        let mut inputs = Vec::with_capacity(DRAIN);
+        self.timer = self.state.next_timer();
+        loop {
+            let room = self.open.batch.records.len() < BATCH;
+            let sleep = timer_in(self.timer);
+            tokio::select! {
+                biased;
+                Some(answer) = done.recv() => {
+                    if self.written(answer) {
+                        return;
+                    }
+                }
+                _ = inbox.recv_many(&mut inputs, DRAIN), if room => {
+                    for input in inputs.drain(..) {
+                        self.take(input);
+                    }
+                }
+                () = sleep, if room && self.paused_until.is_none() => self.fire(),
+            }
+            self.send();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Command { command, reply } => {
+                if let Some(until) = self.paused_until {
+                    if tokio::time::Instant::now() < until {
+                        let why = self.health.borrow().journal.clone().unwrap_or_default();
+                        reply.send(Err(Refused::Unavailable(why))).ok();
+                        return;
+                    }
+                    self.paused_until = None;
+                }
+                if let Command::FinishAttempt { attempt, .. } = &command {
+                    self.open.after.ended.push(attempt.clone());
+                }
+                let result = self.decide(command);
+                self.open.after.replies.push((reply, result));
+            }
+            Input::Watch { runs, reply } => {
+                let durable = self.publish.borrow();
+                let live: Vec<RunId> = runs.into_iter().filter(|run| durable.runs.contains_key(run)).collect();
+                if live.is_empty() {
+                    reply.send(()).ok();
+                    return;
+                }
+                let watcher = Arc::new(Watcher(std::sync::Mutex::new((live.len(), Some(reply)))));
+                for run in live {
+                    self.watchers.entry(run).or_default().push(Arc::clone(&watcher));
+                }
+            }
+            Input::Stop { reason, reply } => {
+                self.decide(Command::StopEngine { reason }).ok();
+                self.stopping = Some(reply);
+            }
+        }
+    }
+
+    fn fire(&mut self) {
+        self.decide(Command::FireTimers).ok();
+        // More may be due than one decision fires.
+        self.timer = self.state.next_timer();
+    }
+
+    fn decide(&mut self, command: Command) -> Result<Receipt, Refused> {
+        let decision = decide(&self.state, command, now())?;
+        if self.open.batch.records.is_empty() {
+            self.open.batch.expected = self.state.sequence;
+        }
+        self.state = decision.state;
+        let runs: Vec<RunSummary> = decision.finished.iter().map(|run| self.summary(run)).collect();
+        let Open { batch, after } = &mut self.open;
+        batch.records.extend(decision.records);
+        batch.summaries.runs.extend(runs);
+        batch.summaries.incidents.extend(decision.resolved.iter().map(|incident| IncidentSummary::of(incident)));
+        after.finished.extend(decision.finished.iter().map(|run| run.id));
+        after.effects.extend(decision.effects);
+        Ok(decision.receipt)
+    }
+
+    fn summary(&self, run: &Run) -> RunSummary {
+        // The plan of the last run of a replaced playbook is gone from the newest state and still in the published one.
+        let published = self.publish.borrow();
+        let state = if self.state.plan(run.plan).is_some() { &self.state } else { &**published };
+        RunSummary::of(run, state)
+    }
+
+    /// Gives the filled batch to the writer, if that is free.
+    fn send(&mut self) {
+        if self.under_way.is_some() || self.paused_until.is_some_and(|until| tokio::time::Instant::now() < until) {
+            return;
+        }
+        let open = std::mem::take(&mut self.open);
+        if open.batch.records.is_empty() {
+            // Nothing to write and nothing before it that is not durable: the answers may go.
+            self.release(open.after);
+            if self.stopping.is_some() {
+                self.order(Order::Close(Box::new(self.state.clone())));
+                self.under_way = Some(After::default());
+            }
+            return;
+        }
+        let mut batch = open.batch;
+        batch.state = self.state.clone();
+        self.under_way = Some(open.after);
+        self.order(Order::Append(Box::new(batch)));
+    }
+
+    fn order(&self, order: Order) {
+        // The writer ends after this loop does.
+        self.orders.send(order).ok();
+    }
+
+    /// What the writer answered; says whether the loop is over.
+    fn written(&mut self, done: Done) -> bool {
+        let after = self.under_way.take().unwrap_or_default();
+        match done {
+            Done::Appended(batch) => {
+                self.publish.send_replace(Arc::new(batch.state));
+                self.health.send_if_modified(|health| health.journal.take().is_some());
+                self.release(after);
+            }
+            Done::Failed { error } => self.failed(after, &error),
+            Done::Reopened(Ok(state)) => {
+                self.state = *state;
+                self.publish.send_replace(Arc::new(self.state.clone()));
+                self.resume();
+            }
+            Done::Reopened(Err(error)) => {
+                tracing::error!(%error, "the journal could not be opened again; trying on");
+                self.health.send_modify(|health| health.journal = Some(error.to_string()));
+                self.pause();
+                let durable = State::clone(&self.publish.borrow());
+                self.under_way = Some(After::default());
+                let orders = self.orders.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(PAUSE).await;
+                    orders.send(Order::Reopen(Box::new(durable))).ok();
+                });
+            }
+            Done::Closed => {
+                if let Some(reply) = self.stopping.take() {
+                    reply.send(()).ok();
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A failed append discards all that was decided on top of it.
+    fn failed(&mut self, after: After, error: &AppendError) {
+        tracing::error!(%error, "an append failed; what it held was not acknowledged");
+        let why = error.to_string();
+        self.health.send_modify(|health| health.journal = Some(why.clone()));
+        let open = std::mem::take(&mut self.open);
+        for (reply, result) in after.replies.into_iter().chain(open.after.replies) {
+            reply.send(result.and(Err(Refused::Unavailable(why.clone())))).ok();
+        }
+        self.pause();
+        let durable = State::clone(&self.publish.borrow());
+        self.state = durable.clone();
+        match error {
+            AppendError::Full(_) | AppendError::Refused { .. } => self.resume(),
+            AppendError::Fenced { .. } | AppendError::OutcomeUnknown(_) | AppendError::Closed => {
+                self.under_way = Some(After::default());
+                self.order(Order::Reopen(Box::new(durable)));
+            }
+        }
+    }
+
+    fn pause(&mut self) {
+        self.paused_until = Some(tokio::time::Instant::now() + PAUSE);
+        let inputs = self.handle.inputs.clone();
+        // Wakes the loop when the pause is over, also where nobody sends anything.
+        tokio::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            let (reply, _) = oneshot::channel();
+            inputs.send(Input::Command { command: Command::FireTimers, reply }).await.ok();
+        });
+    }
+
+    /// After a failure: what is outstanding and not under way is begun.
+    fn resume(&mut self) {
+        let effects: Vec<Effect> = outstanding(&self.state).collect();
+        for effect in effects {
+            let known = matches!(&effect, Effect::DispatchAttempt(assignment) if self.cancels.contains_key(&assignment.attempt));
+            if !known {
+                self.act(effect);
+            }
+        }
+    }
+
+    fn release(&mut self, after: After) {
+        for effect in after.effects {
+            self.act(effect);
+        }
+        for (reply, result) in after.replies {
+            reply.send(result).ok();
+        }
+        for attempt in after.ended {
+            self.cancels.remove(&attempt);
+        }
+        for run in after.finished {
+            for watcher in self.watchers.remove(&run).unwrap_or_default() {
+                let mut waiting = watcher.0.lock().expect("no holder of this lock can panic");
+                waiting.0 -= 1;
+                if waiting.0 == 0
+                    && let Some(reply) = waiting.1.take()
+                {
+                    reply.send(()).ok();
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::DispatchAttempt(assignment) => {
+                let cancel = CancellationToken::new();
+                self.cancels.insert(assignment.attempt.clone(), cancel.clone());
+                let (worker, places) = (Arc::clone(&self.worker), Arc::clone(&self.places));
+                tokio::spawn(attempt(worker, places, *assignment, cancel, self.handle.clone()));
+            }
+            Effect::CancelAttempt(attempt) => {
+                if let Some(cancel) = self.cancels.get(&attempt) {
+                    cancel.cancel();
+                }
+            }
+            Effect::ArmTimer(at) => self.timer = Some(self.state.next_timer().map_or(at, |next| next.min(at))),
+        }
+    }
+}
+
+/// Carries an attempt to its end and brings the result in, however long the journal does not take it.
+async fn attempt<D: Dispatch>(
+    worker: Arc<D>,
+    places: Arc<Semaphore>,
+    assignment: Assignment,
+    cancel: CancellationToken,
+    handle: Handle,
+) {
+    let id = assignment.attempt.clone();
+    let outcome = {
+        // The semaphore is never closed.
+        let _place = places.acquire_owned().await;
+        worker.execute(assignment, cancel).await
+    };
+    loop {
+        let command = Command::FinishAttempt { attempt: id.clone(), outcome: outcome.clone() };
+        match handle.submit_patiently(command).await {
+            Ok(_) | Err(Refused::Rejected(_)) => return,
+            Err(Refused::Overloaded | Refused::Unavailable(_)) => tokio::time::sleep(PAUSE).await,
+        }
+        if handle.inputs.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn timer_in(at: Option<Timestamp>) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The wall clock.
+#[must_use]
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

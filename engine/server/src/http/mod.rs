@@ -1,0 +1,5 @@
+//! Stub.
+use crate::app::App;
+pub(crate) fn router(_app: App) -> axum::Router {
+    axum::Router::new()
+}

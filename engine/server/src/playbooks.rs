@@ -1,0 +1,162 @@
+//! The playbook files: read, checked, and read again when they change. A broken one never replaces a good one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use stanch_core::Command;
+use stanch_playbook::{Plan, PlaybookName};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::PlaybookProblem;
+use crate::executor::Handle;
+
+/// How often the directory is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A directory's playbooks.
+#[derive(Debug, Default)]
+pub struct Library {
+    /// Those that are valid.
+    pub plans: Vec<Arc<Plan>>,
+    /// The names of those that are not, as far as they can be told.
+    pub broken: Vec<PlaybookName>,
+    /// What is wrong with the others.
+    pub problems: Vec<PlaybookProblem>,
+    stamp: Stamp,
+}
+
+/// Every file with its size and time: when it differs, something changed.
+type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
+
+/// Reads every playbook below a directory: `*.yaml` and `*.yml`, without `*.test.yaml` and `*.catalogue.yaml`.
+///
+/// # Errors
+/// Where the directory cannot be read; a file that cannot is a problem of its own.
+pub fn read(directory: &Path) -> std::io::Result<Library> {
+    let stamp = stamp(directory)?;
+    let mut library = Library::default();
+    for file in stamp.keys() {
+        let shown = file.strip_prefix(directory).unwrap_or(file).display().to_string();
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => {
+                library.refuse(shown.clone(), None, vec![format!("{shown}: error[unreadable]: {error}")]);
+                continue;
+            }
+        };
+        match stanch_playbook::load(&shown, &text) {
+            Ok(loaded) => {
+                let plan = loaded.plan;
+                if library.plans.iter().any(|other| other.name == plan.name) {
+                    let line =
+                        format!("{shown}: error[duplicate-playbook]: another file has a playbook named {}", plan.name);
+                    library.refuse(shown, None, vec![line]);
+                } else {
+                    library.plans.push(Arc::new(plan));
+                }
+            }
+            Err(diagnostics) => {
+                let name = name_in(&text);
+                let lines = diagnostics.to_string().lines().map(str::to_owned).collect();
+                library.refuse(shown, name, lines);
+            }
+        }
+    }
+    // A broken copy of a playbook that a good file has too keeps nothing back.
+    library.broken.retain(|name| !library.plans.iter().any(|plan| plan.name == *name));
+    library.stamp = stamp;
+    Ok(library)
+}
+
+impl Library {
+    fn refuse(&mut self, file: String, playbook: Option<PlaybookName>, diagnostics: Vec<String>) {
+        self.broken.extend(playbook.clone());
+        self.problems.push(PlaybookProblem { file, playbook, diagnostics });
+    }
+
+    /// The command that makes these the playbooks of new runs.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        Command::LoadPlaybooks { plans: self.plans.clone(), keep: self.broken.clone() }
+    }
+}
+
+/// The name that a broken document seems to have: what its `playbook:` line says.
+fn name_in(text: &str) -> Option<PlaybookName> {
+    let line = text.lines().find_map(|line| line.strip_prefix("playbook:"))?;
+    let name = line.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+    (!name.is_empty()).then(|| PlaybookName::new(name))
+}
+
+fn stamp(directory: &Path) -> std::io::Result<Stamp> {
+    let mut stamp = Stamp::new();
+    let mut pending = vec![(directory.to_owned(), 0)];
+    while let Some((directory, depth)) = pending.pop() {
+        for entry in std::fs::read_dir(&directory)? {
+            let path = entry?.path();
+            // Follows links, as a mounted ConfigMap has them; its `..data` directories are the same files again.
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let Ok(metadata) = std::fs::metadata(&path) else { continue };
+            if metadata.is_dir() && !hidden && depth < 8 {
+                pending.push((path, depth + 1));
+            } else if metadata.is_file() && !hidden && is_playbook(&path) {
+                stamp.insert(path, (metadata.len(), metadata.modified().ok()));
+            }
+        }
+    }
+    Ok(stamp)
+}
+
+fn is_playbook(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(stem) = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")) else { return false };
+    !stem.ends_with(".test") && !stem.ends_with(".catalogue")
+}
+
+/// Loads the directory again whenever it changes, and says so on `problems` and `reloaded`.
+pub(crate) async fn follow(
+    directory: PathBuf,
+    mut known: Library,
+    handle: Handle,
+    problems: watch::Sender<Arc<Vec<PlaybookProblem>>>,
+    reloaded: watch::Sender<u64>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        let (look, before) = (directory.clone(), known.stamp.clone());
+        let read = tokio::task::spawn_blocking(move || match stamp(&look)? == before {
+            true => Ok(None),
+            false => read(&look).map(Some),
+        })
+        .await;
+        match read {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(library))) => {
+                for problem in library.problems.iter().filter(|problem| !known.problems.contains(problem)) {
+                    for line in &problem.diagnostics {
+                        tracing::warn!("{line}");
+                    }
+                }
+                if let Err(error) = handle.submit_patiently(library.command()).await {
+                    tracing::warn!(%error, "changed playbooks could not be loaded yet");
+                    continue;
+                }
+                tracing::info!(playbooks = library.plans.len(), broken = library.problems.len(), "playbooks reloaded");
+                problems.send_replace(Arc::new(library.problems.clone()));
+                known = library;
+                reloaded.send_modify(|count| *count += 1);
+            }
+            Ok(Err::<_, std::io::Error>(error)) => {
+                tracing::warn!(%error, "the playbook directory cannot be read; what is loaded stays")
+            }
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Start and end of an engine.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stanch_core::Command;
+use stanch_core::run::StepState;
+use stanch_journal::{Reader, Views};
+use stanch_workers::{Egress, ExecConfig, Registry, SecretSpec, Secrets, SlackConfig, Worker, WorkerConfig};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, NatsStatus};
+use crate::config::{Config, ConfigError, Options, resolve};
+use crate::executor::{self, Handle, Refused};
+use crate::store::{StartError, Store};
+use crate::{http, nats, playbooks, schedules};
+
+/// How long attempts may go on after the engine was told to end; those that are not over then become unknown.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is another engine running there?")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StartError),
+    /// The playbook directory cannot be read.
+    #[error("the playbook directory {} cannot be read: {source}", .path.display())]
+    Playbooks {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The journal does not take the record of the start.
+    #[error("the engine could not record its start")]
+    Record(#[from] Refused),
+    /// An egress rule or the like is not usable.
+    #[error("{0}")]
+    Workers(String),
+}
+
+/// A running engine.
+pub struct Server {
+    address: SocketAddr,
+    handle: Handle,
+    reader: Arc<dyn Reader>,
+    stop: CancellationToken,
+    http: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// Starts an engine: folds the journal, loads the playbooks, takes up what is outstanding, and serves.
+///
+/// # Errors
+/// [`StartupError`]; nothing listens then.
+pub async fn start(options: Options) -> Result<Server, StartupError> {
+    let Options { listen, data_dir, playbooks: directory, config } = options;
+    if !listen.ip().is_loopback() {
+        return Err(ConfigError::Open(listen).into());
+    }
+    let mut settings = config.settings()?;
+    let webhook_token = config.intake.token.as_deref().map(|from| resolve("intake.token", from)).transpose()?;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|source| StartupError::Listen { address: listen, source })?;
+    let address = listener.local_addr().unwrap_or(listen);
+    if config.external_url.is_none() {
+        settings.external_url = format!("http://{address}").into();
+    }
+    let library =
+        playbooks::read(&directory).map_err(|source| StartupError::Playbooks { path: directory.clone(), source })?;
+    let opened = tokio::task::spawn_blocking(move || Store::open(&data_dir)).await.expect("opening does not panic");
+    let (store, state) = opened?;
+    let (reader, views, journal): (_, Arc<Views>, _) = (store.reader(), store.views(), store.id());
+
+    let stop = CancellationToken::new();
+    let (nats_sender, nats_status) = watch::channel(NatsStatus::Unused);
+    let client = match &config.nats {
+        Some(nats) => nats::connect(nats, nats_sender).await?,
+        None => None,
+    };
+    let (_, client_of_workers) = watch::channel(client.clone());
+    let worker = Worker::new(worker_config(&config, client_of_workers)?);
+    let handle = executor::start(store, state, Arc::new(worker), config.attempts.max.unwrap_or(256));
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
+    handle.submit_patiently(library.command()).await?;
+    for line in library.problems.iter().flat_map(|problem| &problem.diagnostics) {
+        tracing::warn!("{line}");
+    }
+
+    let (problems_sender, problems) = watch::channel(Arc::new(library.problems.clone()));
+    let (reloaded_sender, reloaded) = watch::channel(0);
+    let app = App {
+        handle: handle.clone(),
+        reader: Arc::clone(&reader),
+        views,
+        config: Arc::new(config),
+        nats: nats_status.clone(),
+        problems,
+        webhook_token: webhook_token.map(Into::into),
+    };
+    let mut background = Vec::new();
+    let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
+    background.push(tokio::spawn(follow));
+    background.push(tokio::spawn(schedules::run(handle.clone(), reloaded.clone(), stop.clone())));
+    if let Some(client) = client {
+        background.push(tokio::spawn(nats::run(client, handle.clone(), reloaded, nats_status, stop.clone())));
+    }
+    let ending = stop.clone();
+    let router = http::router(app);
+    let http = tokio::spawn(async move {
+        let serving = axum::serve(listener, router).with_graceful_shutdown(ending.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the HTTP server ended");
+        }
+    });
+    Ok(Server { address, handle, reader, stop, http, background })
+}
+
+impl Server {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The way into it, without HTTP.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Its durable records.
+    #[must_use]
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader)
+    }
+
+    /// Ends it in good order: takes in nothing more, lets attempts finish for up to 10 s, records the end.
+    pub async fn stop(self, reason: &str) {
+        self.stop.cancel();
+        for task in self.background {
+            task.await.ok();
+        }
+        let mut durable = self.handle.watch();
+        let idle = durable.wait_for(|state| {
+            let running = |step: &Arc<stanch_core::run::StepRun>| matches!(step.state, StepState::Running { .. });
+            !state.runs.values().any(|run| run.steps.iter().any(running))
+        });
+        if tokio::time::timeout(GRACE, idle).await.is_err() {
+            tracing::warn!("attempts are still under way; what became of them will be unknown");
+        }
+        self.handle.stop(reason).await;
+        // A stream or a waiting request does not hold the end up.
+        if tokio::time::timeout(Duration::from_secs(1), self.http).await.is_err() {
+            tracing::debug!("connections were closed under way");
+        }
+    }
+}
+
+fn worker_config(
+    config: &Config,
+    nats: watch::Receiver<Option<async_nats::Client>>,
+) -> Result<WorkerConfig, StartupError> {
+    let egress = Egress::new(config.egress.allow.clone()).map_err(|error| StartupError::Workers(error.to_string()))?;
+    let specs: BTreeMap<String, SecretSpec> = config
+        .secrets
+        .iter()
+        .map(|(name, secret)| (name.clone(), SecretSpec { from: secret.from.clone(), hosts: secret.hosts.clone() }))
+        .collect();
+    let secrets = Secrets::new(specs).map_err(|error| StartupError::Workers(error.to_string()))?;
+    let slack = config.slack.clone().unwrap_or_default();
+    Ok(WorkerConfig {
+        registry: Registry::standard(),
+        egress,
+        secrets,
+        slack: SlackConfig {
+            api_url: slack.api_url,
+            token: slack.token,
+            webhook_url: slack.webhook_url,
+            channel: slack.channel,
+        },
+        exec: ExecConfig::default(),
+        nats,
+    })
+}
