@@ -1,1 +1,32 @@
-//! To be filled.
+//! Workers: what executes an attempt and says honestly how it came out. In reading order: the [`Worker`] runs an
+//! assignment under its time limit; an [`Action`] does the work; [`Egress`] and [`Secrets`] guard what leaves; then one
+//! action a file.
+//!
+//! The distinction that everything here serves: **failed** is known not to have happened, or the target said no;
+//! **unknown** is a time-out or a reset after sending, or a kill.
+//!
+//! Absent: retries, which are the engine's, and any knowledge of the journal.
+
+mod action;
+mod bound;
+mod client;
+mod egress;
+mod exec;
+mod http;
+mod log;
+mod mask;
+mod nats;
+mod parameters;
+mod secrets;
+mod slack;
+mod worker;
+
+pub use action::{Action, Context, Registry};
+pub use egress::{Egress, InvalidEgressRule};
+pub use exec::{Exec, ExecConfig};
+pub use http::Http;
+pub use log::Log;
+pub use nats::{NatsPublish, NatsRequest};
+pub use secrets::{SecretError, SecretSpec, SecretText, Secrets};
+pub use slack::{Slack, SlackConfig};
+pub use worker::{Worker, WorkerConfig};
