@@ -171,6 +171,12 @@ impl Client {
         });
     }
 
+    fn jetstream(&self) -> async_nats::jetstream::Context {
+        // It starts a task of its own when it is made.
+        let _runtime = self.runtime.enter();
+        async_nats::jetstream::new(self.client.clone())
+    }
+
     /// Makes a stream over subjects.
     ///
     /// # Panics
@@ -181,7 +187,7 @@ impl Client {
             subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
             ..Default::default()
         };
-        let jetstream = async_nats::jetstream::new(self.client.clone());
+        let jetstream = self.jetstream();
         self.runtime.block_on(jetstream.create_stream(config)).expect("the stream is made");
     }
 
@@ -190,7 +196,7 @@ impl Client {
     /// # Panics
     /// Where the stream does not acknowledge.
     pub fn publish_to_stream(&self, subject: &str, data: impl Into<Vec<u8>>) {
-        let jetstream = async_nats::jetstream::new(self.client.clone());
+        let jetstream = self.jetstream();
         let data: Vec<u8> = data.into();
         self.runtime.block_on(async {
             let acknowledgement = jetstream.publish(subject.to_owned(), data.into()).await.expect("it is sent");
@@ -207,7 +213,7 @@ impl Client {
     /// Where the stream is gone.
     #[must_use]
     pub fn unacknowledged(&self, stream: &str) -> (u64, usize) {
-        let jetstream = async_nats::jetstream::new(self.client.clone());
+        let jetstream = self.jetstream();
         self.runtime.block_on(async {
             let stream = jetstream.get_stream(stream).await.expect("the stream is there");
             let mut consumers = stream.consumers();

@@ -129,6 +129,9 @@ fn serve(stream: TcpStream, handler: &dyn Fn(&Received) -> Answer, stopped: &Ato
                 let mut bytes = head.into_bytes();
                 bytes.extend_from_slice(&body);
                 writer.write_all(&bytes)?;
+                if request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+                    return Ok(());
+                }
             }
             Answer::Hang => {
                 // Ends when the other side has had enough.

@@ -154,7 +154,7 @@ fn assert_run(run: &serde_json::Value) {
     ] {
         assert_eq!(run["steps"][step]["state"], state, "{step} in {run:#}");
     }
-    assert_eq!(run["steps"]["contain.fence"]["attempts"].as_array().unwrap().len(), 2, "{run:#}");
+    assert_eq!(run["steps"]["contain.fence"]["attempts"].as_array().expect("there was one").len(), 2, "{run:#}");
     assert_eq!(run["steps"]["detect.snapshot"]["output"]["exit_code"], 0);
 }
 
