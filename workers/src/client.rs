@@ -156,7 +156,8 @@ pub(crate) fn causes(error: &(dyn StdError + 'static)) -> String {
     let mut next = error.source();
     while let Some(error) = next {
         let text = error.to_string();
-        if chain.last() != Some(&text) {
+        // hyper's own layers say only that there was an error.
+        if chain.last() != Some(&text) && !text.starts_with("client error (") {
             chain.push(text);
         }
         next = error.source();

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use stanch_core::{Assignment, Outcome};
+use tokio::time::Instant;
 
 use crate::action::{Action, Context, failed, refused, unknown};
 use crate::client::causes;
@@ -26,8 +27,6 @@ use crate::parameters::{Parameters, kind, scalar, text_or_json};
 
 /// How long a server that has JetStream may take to name the stream of a subject.
 const STREAM_LOOKUP: Duration = Duration::from_secs(2);
-/// Longer than any attempt: the attempt's own limit ends a wait.
-const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The action `nats.publish`.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +153,8 @@ async fn publish(context: &Context, message: Message) -> Outcome {
             Err(error) => unknown(format!("whether the server has the message is not known: {error}")),
         };
     }
-    jetstream.set_timeout(FOREVER);
+    // The worker ends the wait; this one only bounds what the client remembers of it.
+    jetstream.set_timeout(left(context));
     let acknowledged = match jetstream.publish_with_headers(subject, headers, payload).await {
         Ok(acknowledgement) => acknowledgement.await,
         Err(error) => Err(error),
@@ -181,6 +181,11 @@ async fn publish(context: &Context, message: Message) -> Outcome {
     }
 }
 
+/// A little more than the attempt has left.
+fn left(context: &Context) -> Duration {
+    context.deadline.saturating_duration_since(Instant::now()) + Duration::from_secs(1)
+}
+
 /// Waits until the server has handled what was sent before: it answers in order, and that nobody listens is an answer.
 async fn confirmed(client: &Client) -> Result<(), String> {
     client.flush().await.map_err(|error| error.to_string())?;
@@ -199,7 +204,7 @@ async fn confirmed(client: &Client) -> Result<(), String> {
 async fn request(context: &Context, message: Message) -> Outcome {
     let Message { client, subject, headers, payload } = message;
     context.sending();
-    let request = Request::new().headers(headers).payload(payload).timeout(Some(FOREVER));
+    let request = Request::new().headers(headers).payload(payload).timeout(Some(left(context)));
     match client.send_request(subject.clone(), request).await {
         Ok(answer) => {
             let data = data(&answer.payload);

@@ -126,8 +126,8 @@ async fn a_time_out_is_unknown_and_the_whole_group_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let mut with = shell("echo $$ > group; sleep 1000 & sleep 1000");
     with["cwd"] = json!(directory.path());
-    let reason = unknown(run_within(&worker(), 500, "exec", with).await);
-    assert_eq!(reason, "timed out after 500 ms, and its processes were killed");
+    let reason = unknown(run_within(&worker(), 1000, "exec", with).await);
+    assert_eq!(reason, "timed out after 1 s, and its processes were killed");
     assert!(gone(group(&directory)).await);
 }
 
@@ -136,7 +136,7 @@ async fn a_group_that_ignores_the_request_to_end_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let mut with = shell("trap '' TERM; echo $$ > group; sleep 1000 & while :; do sleep 1; done");
     with["cwd"] = json!(directory.path());
-    unknown(run_within(&worker(), 500, "exec", with).await);
+    unknown(run_within(&worker(), 1000, "exec", with).await);
     assert!(gone(group(&directory)).await);
 }
 
@@ -145,7 +145,7 @@ async fn a_command_may_clean_up_before_it_ends() {
     let directory = tempfile::tempdir().unwrap();
     let mut with = shell("trap 'echo done > cleaned; exit 1' TERM; echo $$ > group; sleep 1000 & wait");
     with["cwd"] = json!(directory.path());
-    unknown(run_within(&worker(), 500, "exec", with).await);
+    unknown(run_within(&worker(), 1000, "exec", with).await);
     assert_eq!(std::fs::read_to_string(directory.path().join("cleaned")).unwrap(), "done\n");
 }
 
@@ -204,7 +204,7 @@ async fn long_output_is_cut_and_the_command_is_not_held_up() {
 
 #[tokio::test]
 async fn endless_output_ends_with_the_limit() {
-    unknown(run_within(&worker(), 500, "exec", json!({"argv": ["yes"]})).await);
+    unknown(run_within(&worker(), 1000, "exec", json!({"argv": ["yes"]})).await);
 }
 
 #[tokio::test]
