@@ -18,6 +18,8 @@ use crate::summary::{DeadLetterSummary, IncidentSummary, RunSummary};
 
 /// The version of the views' form; another one is rebuilt.
 const VIEWS_VERSION: u32 = 1;
+/// How long records are kept.
+const RETENTION: Duration = Duration::from_secs(400 * 24 * 3600);
 /// How many records a start may have to fold at most, give or take a batch.
 const RECORDS_PER_SNAPSHOT: u64 = 50_000;
 /// A snapshot may take at most one part in this many of the writer's time.
@@ -71,6 +73,24 @@ pub enum StartError {
     Views(#[from] stanch_journal::views::ViewError),
 }
 
+/// What a snapshot says of the oldest record that is still needed.
+#[derive(serde::Deserialize)]
+struct KeepFrom {
+    sequence: Sequence,
+    runs: Vec<KeptRun>,
+}
+
+#[derive(serde::Deserialize)]
+struct KeptRun {
+    records: Vec<Sequence>,
+}
+
+impl KeepFrom {
+    fn first(&self) -> Sequence {
+        self.runs.iter().filter_map(|run| run.records.first().copied()).min().unwrap_or(self.sequence)
+    }
+}
+
 /// The journal, its views, and the state that they fold to.
 pub(crate) struct Store {
     journal: Box<dyn Journal>,
@@ -84,18 +104,30 @@ pub(crate) struct Store {
 impl Store {
     /// Opens a data directory and folds it, from the last snapshot where the views reach that far.
     pub(crate) fn open(data: &Path) -> Result<(Self, State), StartError> {
-        let journal = SledJournal::open(data, &JournalOptions::default())?;
-        let reader = journal.reader();
+        let mut journal = SledJournal::open(data, &JournalOptions::default())?;
+        let reach = journal.head().sequence;
         let directory = data.join("views");
+        // What no snapshot holds must not be removed: without one everything stays.
+        let keep = snapshot::read_snapshot::<KeepFrom>(&directory, SNAPSHOT_VERSION, reach);
+        let keep = keep.map(|(_, from)| from.first()).unwrap_or_default();
+        let removed = journal.retain(crate::executor::now(), RETENTION, keep)?;
+        if removed > 0 {
+            tracing::info!(segments = removed, "journal segments past their retention were removed");
+        }
+        Self::assemble(Box::new(journal), directory)
+    }
+
+    /// Folds a journal, from the last snapshot that the views reach.
+    pub(crate) fn assemble(journal: Box<dyn Journal>, directory: PathBuf) -> Result<(Self, State), StartError> {
         let views = Views::open(&directory, VIEWS_VERSION)?;
-        let reach = reader.head().sequence.min(views.as_of()?);
+        let reach = journal.head().sequence.min(views.as_of()?);
         let saved = snapshot::read_snapshot::<State>(&directory, SNAPSHOT_VERSION, reach);
         if saved.is_none() && views.as_of()? > Sequence(0) {
             views.clear()?;
         }
         let (at, mut state) = saved.unwrap_or_default();
         let mut store = Self {
-            journal: Box::new(journal),
+            journal,
             views: Arc::new(views),
             directory,
             snapshot_at: at,

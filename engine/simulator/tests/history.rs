@@ -1,0 +1,196 @@
+//! Cut any history anywhere, fold it again: state and outstanding effects equal those of the live engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use stanch_core::alert::AlertStatus;
+use stanch_core::record::{Actor, Answer};
+use stanch_core::run::StepState;
+use stanch_core::{Command, Outcome, Settings, State};
+use stanch_playbook::{Plan, Timestamp};
+use stanch_simulator::{Simulation, check_history, fold};
+
+const PLAYBOOKS: [&str; 3] = [
+    r#"
+playbook: host-down
+concurrency: 2
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"']}
+    inputs: {host: alert.labels.host}
+inputs: {host: {type: string, required: true}}
+detect:
+  ask: {uses: http, with: {url: "https://edr.corp/{{ inputs.host }}"}, outputs: {status: result.status}}
+  look: {uses: exec, with: {argv: [./look.sh]}, continue_on_error: true}
+contain:
+  cordon: {uses: exec, with: {argv: [./cordon.sh]}, env: {HOST: "{{ inputs.host }}"}}
+  tell: {needs: [cordon], if: "steps.ask.outputs.status == 200", uses: log, with: {message: "cordoned {{ inputs.host }}"}}
+recover:
+  quiet: {uses: wait, with: {for: resolved, settle: 10s}, timeout: 10m}
+finally:
+  report: {uses: log, with: {message: "{{ run.outcome }}"}}
+"#,
+    r#"
+playbook: cluster-down
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"']}
+    key: "cluster/{{ alert.labels.cluster }}"
+detect:
+  pause: {uses: wait, with: {duration: 5s}}
+  note: {needs: [pause], uses: log, with: {message: "{{ alert.labels.cluster }}"}}
+"#,
+    r#"
+playbook: careful
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"', 'cluster="b"']}
+contain:
+  once: {uses: exec, with: {argv: [./once.sh]}, on_unknown: fail}
+"#,
+];
+
+fn plans() -> Vec<Arc<Plan>> {
+    let load = |text: &&str| Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
+    PLAYBOOKS.iter().map(load).collect()
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Fire { host: u8, episode: u8 },
+    Resolve { host: u8, episode: u8 },
+    Finish { which: u8, how: u8 },
+    Pass { seconds: u16 },
+    Timers,
+    Cancel { which: u8 },
+    Answer { which: u8, how: u8 },
+    Crash,
+    CloseIncident { which: u8 },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0..4u8, 0..3u8).prop_map(|(host, episode)| Act::Fire { host, episode }),
+        3 => (0..4u8, 0..3u8).prop_map(|(host, episode)| Act::Resolve { host, episode }),
+        8 => (any::<u8>(), 0..6u8).prop_map(|(which, how)| Act::Finish { which, how }),
+        3 => (0..400u16).prop_map(|seconds| Act::Pass { seconds }),
+        4 => Just(Act::Timers),
+        1 => any::<u8>().prop_map(|which| Act::Cancel { which }),
+        2 => (any::<u8>(), 0..3u8).prop_map(|(which, how)| Act::Answer { which, how }),
+        1 => Just(Act::Crash),
+        1 => any::<u8>().prop_map(|which| Act::CloseIncident { which }),
+    ]
+}
+
+fn outcome(how: u8) -> Outcome {
+    match how {
+        0..=2 => Outcome::Succeeded { output: serde_json::json!({"status": 200}) },
+        3 => Outcome::Failed { error: "no".into(), output: None, retry_after: None, retryable: true },
+        4 => Outcome::Failed { error: "never".into(), output: None, retry_after: None, retryable: false },
+        _ => Outcome::Unknown { reason: "reset".into() },
+    }
+}
+
+fn perform(simulation: &mut Simulation, act: &Act) {
+    let start = |episode: u8| Timestamp::from_millis(1_790_000_000_000 + i64::from(episode) * 40_000);
+    let hosts = ["h0", "h1", "h2", "h3"];
+    let cluster = |host: u8| if host < 2 { "a" } else { "b" };
+    match act {
+        Act::Fire { host, episode } => {
+            let labels = [("alertname", "Down"), ("host", hosts[usize::from(*host)]), ("cluster", cluster(*host))];
+            simulation.alert(&labels, start(*episode), AlertStatus::Firing);
+        }
+        Act::Resolve { host, episode } => {
+            let labels = [("alertname", "Down"), ("host", hosts[usize::from(*host)]), ("cluster", cluster(*host))];
+            let ends_at = Some(start(*episode).plus(Duration::from_secs(20)));
+            simulation.alert(&labels, start(*episode), AlertStatus::Resolved { ends_at });
+        }
+        Act::Finish { which, how } => {
+            if let Some(at) = usize::from(*which).checked_rem(simulation.in_flight.len()) {
+                let assignment = simulation.in_flight[at].clone();
+                simulation.finish(&assignment, outcome(*how)).ok();
+            }
+        }
+        Act::Pass { seconds } => simulation.now = simulation.now.plus(Duration::from_secs(u64::from(*seconds))),
+        Act::Timers => {
+            if let Some(at) = simulation.state.next_timer() {
+                simulation.now = simulation.now.max(at);
+            }
+            simulation.command(Command::FireTimers).unwrap();
+        }
+        Act::Cancel { which } => {
+            let runs: Vec<_> = simulation.state.runs.keys().copied().collect();
+            if let Some(at) = usize::from(*which).checked_rem(runs.len()) {
+                let cancel =
+                    Command::CancelRun { actor: Actor::person("ann"), run: runs[at], reason: "enough".to_owned() };
+                simulation.command(cancel).ok();
+            }
+        }
+        Act::Answer { which, how } => {
+            let mut asked = Vec::new();
+            for run in simulation.state.runs.values() {
+                let plan = simulation.state.plan(run.plan).unwrap();
+                for (step, of) in run.steps.iter().zip(&plan.steps) {
+                    if matches!(step.state, StepState::Unknown { .. }) {
+                        asked.push((run.id, of.key.clone()));
+                    }
+                }
+            }
+            if let Some(at) = usize::from(*which).checked_rem(asked.len()) {
+                let (run, step) = asked[at].clone();
+                let answer = [Answer::Succeeded, Answer::Failed, Answer::Retry][usize::from(*how)];
+                let command =
+                    Command::AnswerStep { actor: Actor::person("ann"), run, step, answer, note: String::new() };
+                simulation.command(command).unwrap();
+            }
+        }
+        Act::Crash => simulation.crash(),
+        Act::CloseIncident { which } => {
+            let open: Vec<_> = simulation.state.incidents.keys().copied().collect();
+            if let Some(at) = usize::from(*which).checked_rem(open.len()) {
+                let command = Command::ResolveIncident {
+                    actor: Actor::person("ann"),
+                    incident: open[at],
+                    reason: String::new(),
+                };
+                simulation.command(command).ok();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_folds_to_the_live_state_wherever_it_is_cut(acts in prop::collection::vec(act(), 1..60)) {
+        let mut simulation = Simulation::new(plans(), Settings::default()).checking();
+        let mut marks: Vec<(usize, State)> = Vec::new();
+        for act in &acts {
+            perform(&mut simulation, act);
+            marks.push((simulation.records.len(), simulation.state.clone()));
+        }
+        check_history(&simulation.records).unwrap();
+        for (length, state) in &marks {
+            prop_assert_eq!(&fold(&simulation.records[..*length]).unwrap(), state);
+        }
+        // Between decisions too, a start finds a state that it can go on from.
+        for cut in 0..=simulation.records.len() {
+            check_history(&simulation.records[..cut]).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_run_of_retried_steps_ends_whatever_happens(acts in prop::collection::vec(act(), 1..40)) {
+        let mut simulation = Simulation::new(plans(), Settings::default());
+        for act in &acts {
+            perform(&mut simulation, act);
+        }
+        for host in 0..4 {
+            perform(&mut simulation, &Act::Resolve { host, episode: 9 });
+        }
+        simulation.settle(&mut |_| outcome(0)).unwrap();
+        for run in simulation.state.runs.values() {
+            let asks = run.steps.iter().any(|step| matches!(step.state, StepState::Unknown { .. }));
+            prop_assert!(asks || run.queued, "{:?} does not end", run.steps);
+        }
+    }
+}
