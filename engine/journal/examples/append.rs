@@ -31,15 +31,20 @@ fn measure(dir: &Path, runs: u64) -> Result<(), Box<dyn std::error::Error>> {
         let dir = dir.join(runs_per_batch.to_string());
         let mut journal = SledJournal::open(&dir, &Options::default())?;
         let (cpu, written, began) = (cpu_time()?, bytes_written()?, Instant::now());
-        let mut head = Sequence(0);
+        let (mut head, mut latencies) = (Sequence(0), Vec::new());
         for first in (0..runs).step_by(runs_per_batch) {
             let mut batch = Vec::new();
             for run in first..first + runs_per_batch as u64 {
                 run_records(run, head.0 + batch.len() as u64 + 1, &mut batch);
             }
+            let began = Instant::now();
             head = journal.append(head, &batch)?.sequence;
+            latencies.push(began.elapsed());
         }
         let (took, cpu) = (began.elapsed(), cpu_time()? - cpu);
+        latencies.sort_unstable();
+        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+        println!("append: p50 {:.0?}, p99 {:.0?}, longest {:.0?}", at(0.5), at(0.99), at(1.0));
         println!(
             "{runs_per_batch:2} runs a batch: {:.0} batches/s, {:.0} runs/s, {:.1} us CPU a record (making it included), \
              {:.1} KiB written a run, {} MiB resident",

@@ -133,7 +133,14 @@ impl Layout {
             let path = self.segment(number).join("header.json");
             let header: Header = match fs::read(&path) {
                 Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && Some(&number) == numbers.last() => break,
+                // The header is written before the database: without either, making the segment was cut short.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && Some(&number) == numbers.last()
+                        && !self.segment(number).join("db").exists() =>
+                {
+                    break;
+                }
                 Err(error) => return Err(failed(&path)(error)),
             };
             if let Some(before) = listed.last()

@@ -26,6 +26,9 @@ use crate::{AppendError, Cause, Head, Journal, OpenError, Reader, artifacts};
 #[derive(Clone)]
 pub struct Options {
     /// A segment is sealed when its database has grown to this many bytes, or when a month begins (UTC).
+    ///
+    /// sled's cache does not hold to its limit with values of this size (measured: 442 MiB resident after reading 360
+    /// MiB with a limit of 8 MiB); what bounds memory is the size of a segment.
     pub segment_bytes: u64,
     /// sled's cache for each open segment.
     pub cache_bytes: u64,
@@ -39,7 +42,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            segment_bytes: 256 << 20,
+            segment_bytes: 32 << 20,
             cache_bytes: 8 << 20,
             ballast_bytes: 16 << 20,
             reserve_bytes: 8 << 20,
@@ -138,7 +141,6 @@ impl SledJournal {
         state.segments.push(listed);
         state.active = Some(Arc::clone(&segment));
         drop(state);
-        self.shared.keep_open(active);
         self.month = None;
         Ok(segment)
     }

@@ -49,8 +49,7 @@ pub struct Broken {
     pub sequence: Sequence,
     /// The line, from 1.
     pub line: u64,
-    /// Why.
-    #[source]
+    /// Why; part of the message.
     pub reason: Reason,
 }
 

@@ -253,6 +253,41 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_leaves_is_never_ahead_of_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let views = Views::open(dir.path(), 1).unwrap();
+        let mut latest = 0;
+        for at in 1..=200_u8 {
+            views
+                .commit(Sequence(at.into()), &[put(Table::Runs, at, "run"), put(Table::Incidents, at, "open")])
+                .unwrap();
+            if at % 7 == 0 {
+                views.db.flush().unwrap();
+            }
+            if at % 20 == 0 {
+                let left = tempfile::tempdir().unwrap();
+                fs::create_dir_all(left.path().join("index/blobs")).unwrap();
+                for item in fs::read_dir(dir.path().join("index")).unwrap().map(Result::unwrap) {
+                    if item.file_type().unwrap().is_file() {
+                        fs::copy(item.path(), left.path().join("index").join(item.file_name())).unwrap();
+                    }
+                }
+                let left = Views::open(left.path(), 1).unwrap();
+                latest = left.as_of().unwrap().0;
+                assert_eq!(runs(&left, None, 1_000).len() as u64, latest);
+                let mut open = 0;
+                left.scan(Table::Incidents, None, |_, _| {
+                    open += 1;
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                assert_eq!(open, latest);
+            }
+        }
+        assert!(latest >= 196, "{latest}");
+    }
+
+    #[test]
     fn cleared_views_are_empty_and_keep_their_version() {
         let dir = tempfile::tempdir().unwrap();
         let views = filled(dir.path());

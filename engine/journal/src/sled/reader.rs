@@ -53,14 +53,6 @@ impl Shared {
         self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn keep_open(&self, segment: Arc<Segment>) {
-        let mut sealed = self.sealed();
-        if sealed.len() >= SEALED_OPEN {
-            sealed.remove(0);
-        }
-        sealed.push(segment);
-    }
-
     /// The open segment that holds a sequence, and the first sequence after it.
     fn segment_of(&self, sequence: Sequence) -> Result<Option<(Arc<Segment>, Sequence)>, ReadError> {
         let (listed, end) = {

@@ -160,6 +160,50 @@ fn a_segment_that_was_not_finished_being_made_is_made_again() {
 }
 
 #[test]
+fn a_segment_whose_header_is_gone_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(&dir);
+    append(&mut journal, 3);
+    drop(journal);
+    let header = segment_path(&dir, 1).join("header.json");
+    let bytes = fs::read(&header).unwrap();
+    fs::remove_file(&header).unwrap();
+    assert!(SledJournal::open(dir.path(), &options()).is_err());
+    fs::write(&header, bytes).unwrap();
+    assert_eq!(verified(&open(&dir)), 3);
+}
+
+/// What a killed process leaves: the files as they are, with nothing closed.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        let to = to.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            copy(&item.path(), &to);
+        } else {
+            fs::copy(item.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_the_process_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = SledJournal::open(dir.path(), &Options { segment_bytes: 1 << 20, ..options() }).unwrap();
+    for round in 1..=12 {
+        append(&mut journal, 2 + 23 * round % 150);
+        let killed = tempfile::tempdir().unwrap();
+        copy(dir.path(), killed.path());
+        let mut left = open(&killed);
+        assert_eq!(left.head(), journal.head());
+        append(&mut left, 5);
+        assert_eq!(verified(&left), journal.head().sequence.0 + 5);
+    }
+    assert!(segment_path(&dir, 2).exists());
+}
+
+#[test]
 fn a_second_engine_is_kept_out_and_so_is_a_reader() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(&dir);
