@@ -1,8 +1,9 @@
 //! Indexes over the journal for the API and the console: disposable, versioned, rebuilt by whoever keeps them.
 //!
-//! One sled tree; a key is the table's byte and the table's own key. A commit is one atomic batch with the sequence
-//! that the views are then as of, so that after a crash they may be behind the journal, and never ahead of themselves.
-//! Nothing waits for the disk here: what was lost is read from the journal again.
+//! One sled tree; a key is the table's byte and the table's own key. A commit writes its values, and last the sequence
+//! that the views are then as of; sled recovers a prefix of what was written, so that after a crash the views may be
+//! behind the journal and may hold values from beyond [`Views::as_of`], and never lack one from before it. Nothing
+//! waits for the disk here: what was lost is read from the journal again.
 
 use std::fs;
 use std::io;
@@ -110,17 +111,21 @@ impl Views {
         Ok(Sequence(found.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes)))
     }
 
-    /// Puts values, and moves [`Views::as_of`], at once.
+    /// Puts values, and then moves [`Views::as_of`]. One thread commits. A value replaces the one before: after a crash
+    /// the same commit may come again, so that it must not depend on what is there.
     ///
     /// # Errors
-    /// [`ViewError`]; the views are then as they were, or must be made anew at the next start.
+    /// [`ViewError`]; the views are then to be made anew at the next start.
     pub fn commit(&self, as_of: Sequence, puts: &[(Table, Vec<u8>, Vec<u8>)]) -> Result<(), ViewError> {
-        let mut batch = ::sled::Batch::default();
-        for (table, key, value) in puts {
-            batch.insert(table.key(key), value.as_slice());
-        }
-        batch.insert(AS_OF, &as_of.0.to_be_bytes());
-        self.db.apply_batch(batch).map_err(|error| self.error(error))
+        // Not sled's atomic batch: each makes a log buffer of its own, which cost 900 MiB in a burst of 400,000.
+        let commit = || {
+            for (table, key, value) in puts {
+                self.db.insert(table.key(key), value.as_slice())?;
+            }
+            self.db.insert(AS_OF, &as_of.0.to_be_bytes())?;
+            Ok(())
+        };
+        commit().map_err(|error| self.error(error))
     }
 
     /// Empties the views, for a rebuild.
@@ -274,14 +279,15 @@ mod tests {
                 }
                 let left = Views::open(left.path(), 1).unwrap();
                 latest = left.as_of().unwrap().0;
-                assert_eq!(runs(&left, None, 1_000).len() as u64, latest);
+                // Of the commit after, some may be there.
+                assert!((latest..=latest + 1).contains(&(runs(&left, None, 1_000).len() as u64)));
                 let mut open = 0;
                 left.scan(Table::Incidents, None, |_, _| {
                     open += 1;
                     ControlFlow::Continue(())
                 })
                 .unwrap();
-                assert_eq!(open, latest);
+                assert!((latest..=latest + 1).contains(&open));
             }
         }
         assert!(latest >= 196, "{latest}");
