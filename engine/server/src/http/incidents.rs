@@ -1,0 +1,161 @@
+//! Incidents: listed, shown, acknowledged, closed by hand.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use stanch_core::record::Actor;
+use stanch_core::{Command, IncidentId, Rejected};
+use stanch_journal::Table;
+
+use super::extract::{Asked, Segment};
+use super::openapi::{Doc, Routes, schema};
+use super::page::{ListQuery, Page};
+use super::problem::Problem;
+use super::{Http, Shared, body};
+use crate::executor::Refused;
+use crate::summary::IncidentSummary;
+
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .get(
+            "/api/v1/incidents",
+            list,
+            Doc::new("Lists incidents, newest first")
+                .query("state", "open, acknowledged or resolved")
+                .pages()
+                .answer::<Page<IncidentSummary>>(StatusCode::OK)
+                .problems(&[400]),
+        )
+        .get(
+            "/api/v1/incidents/{id}",
+            show,
+            Doc::new("Shows an incident").answer::<IncidentSummary>(StatusCode::OK).problems(&[404]),
+        )
+        .post(
+            "/api/v1/incidents/{id}/ack",
+            acknowledge,
+            Doc::new("Takes notice of an incident")
+                .answer::<IncidentSummary>(StatusCode::OK)
+                .problems(&[400, 404, 409, 415, 503]),
+        )
+        .post(
+            "/api/v1/incidents/{id}/resolve",
+            resolve,
+            Doc::new("Closes an incident by hand")
+                .body("application/json", Some(schema::<ResolveRequest>))
+                .answer::<IncidentSummary>(StatusCode::OK)
+                .problems(&[400, 404, 409, 415, 422, 503]),
+        )
+}
+
+async fn list(
+    State(http): State<Shared>,
+    Asked(query): Asked<ListQuery>,
+) -> Result<Json<Page<IncidentSummary>>, Problem> {
+    let state = http.app.handle.state();
+    let live = state.incidents.iter().rev().map(|(id, incident)| (id.0, IncidentSummary::of(incident))).collect();
+    let wanted = query.state.clone();
+    let keep = move |incident: &IncidentSummary| wanted.as_ref().is_none_or(|state| incident.state == *state);
+    http.page(&query, Table::Incidents, live, keep).await.map(Json)
+}
+
+async fn show(State(http): State<Shared>, id: Segment) -> Result<Json<IncidentSummary>, Problem> {
+    http.incident(id.id("incident", "incident.unknown")?).map(Json)
+}
+
+/// Takes no words yet.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Nothing {}
+
+async fn acknowledge(
+    State(http): State<Shared>,
+    id: Segment,
+    request: Request,
+) -> Result<Json<IncidentSummary>, Problem> {
+    let incident = id.id("incident", "incident.unknown")?;
+    let Nothing {} = body::json(request).await?;
+    let command = Command::AcknowledgeIncident { actor: Actor::person("local"), incident };
+    http.command_incident(incident, command).await
+}
+
+/// Closes an incident by hand.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ResolveRequest {
+    /// Why; stands in the record.
+    reason: String,
+}
+
+async fn resolve(State(http): State<Shared>, id: Segment, request: Request) -> Result<Json<IncidentSummary>, Problem> {
+    let incident = id.id("incident", "incident.unknown")?;
+    let ResolveRequest { reason } = body::json(request).await?;
+    let command = Command::ResolveIncident { actor: Actor::person("local"), incident, reason };
+    http.command_incident(incident, command).await
+}
+
+impl Http {
+    fn incident(&self, id: IncidentId) -> Result<IncidentSummary, Problem> {
+        if let Some(incident) = self.app.handle.state().incidents.get(&id) {
+            return Ok(IncidentSummary::of(incident));
+        }
+        let stored = self.app.views.get(Table::Incidents, id.0.as_bytes()).map_err(Problem::unavailable)?;
+        let stored = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        stored.ok_or_else(|| {
+            let remedy = "GET /api/v1/incidents lists all incidents";
+            Problem::unknown("incident.unknown", format!("no incident has the id {id}"), remedy)
+        })
+    }
+
+    async fn command_incident(&self, id: IncidentId, command: Command) -> Result<Json<IncidentSummary>, Problem> {
+        match self.app.handle.submit(command).await {
+            Ok(_) => self.incident(id).map(Json),
+            // What is not open may have been.
+            Err(Refused::Rejected(Rejected::UnknownIncident(_))) => {
+                let IncidentSummary { state, .. } = self.incident(id)?;
+                let detail = format!("the incident is {state} already");
+                Err(Problem::conflict("incident.over", detail, "there is nothing left to do"))
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::http::testing::{Engine, firing, get, post};
+
+    const ANY: &str = "playbook: any\ntriggers:\n  - alertmanager: {matchers: ['alertname=~\".+\"']}\n\
+                       detect:\n  note: {uses: log, with: {message: seen}}\n";
+
+    #[tokio::test]
+    async fn an_incident_is_listed_acknowledged_and_closed() {
+        let engine = Engine::start(&[ANY]).await;
+        let answer = engine.send(post("/webhooks/alertmanager", firing("A")).header("prefer", "wait=20")).await;
+        let id = answer.json["incidents"][0].as_str().unwrap().to_owned();
+        let list = engine.send(get("/api/v1/incidents?state=open")).await.json;
+        assert_eq!((list["items"].as_array().map(Vec::len), &list["items"][0]["id"]), (Some(1), &json!(id)), "{list}");
+        assert_eq!(list["items"][0]["alerts"][0]["firing"], true);
+
+        let path = format!("/api/v1/incidents/{id}");
+        let answer = engine.send(post(&format!("{path}/ack"), "")).await;
+        assert_eq!(
+            (&answer.json["state"], &answer.json["acknowledged_by"]),
+            (&json!("acknowledged"), &json!("person:local"))
+        );
+        let answer = engine.send(post(&format!("{path}/resolve"), "{\"reason\": \"false alarm\"}")).await;
+        assert_eq!((answer.status, &answer.json["state"]), (200, &json!("resolved")), "{}", answer.json);
+        let answer = engine.send(post(&format!("{path}/resolve"), "{}")).await;
+        assert_eq!((answer.status, &answer.json["code"]), (409, &json!("incident.over")), "{}", answer.json);
+        assert_eq!(engine.send(get(&path)).await.json["state"], "resolved");
+        assert_eq!(
+            engine.send(get("/api/v1/incidents?state=resolved")).await.json["items"].as_array().map(Vec::len),
+            Some(1)
+        );
+        assert_eq!(engine.send(get("/api/v1/incidents/none")).await.status, 404);
+    }
+}

@@ -1,0 +1,152 @@
+//! Errors as people and programs read them: `application/problem+json` (RFC 9457) with a stable code and one remedy.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
+use stanch_core::{DeadLetterId, Rejected};
+
+use crate::executor::Refused;
+use crate::intake::{Unreadable, shorten};
+
+/// How long a detail may be: it lands in the sender's log.
+const DETAIL: usize = 300;
+
+/// An answer that says what went wrong.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// `about:blank`: the code says more than a page would.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The status in words.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// Stable, such as `run.unknown`.
+    code: &'static str,
+    /// What went wrong here.
+    detail: String,
+    /// What can be done about it.
+    remedy: String,
+    /// The dead letter that keeps what came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<DeadLetterId>,
+}
+
+impl Problem {
+    /// A problem; a long detail is cut.
+    pub(super) fn new(
+        status: StatusCode,
+        code: &'static str,
+        detail: impl AsRef<str>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            code,
+            detail: shorten(detail.as_ref(), DETAIL),
+            remedy: remedy.into(),
+            dead_letter: None,
+        }
+    }
+
+    /// No such thing.
+    pub(super) fn unknown(code: &'static str, detail: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail, remedy)
+    }
+
+    /// It does not fit the state that things are in.
+    pub(super) fn conflict(code: &'static str, detail: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail, remedy)
+    }
+
+    /// It can be tried again in a moment. The reason goes to the log: it may name paths.
+    pub(super) fn unavailable(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "a request could not be answered");
+        let remedy = "try again in a moment; the engine's log says more";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine.unavailable", "what is stored cannot be read now", remedy)
+    }
+
+    /// Something came that cannot be read and is kept. Repeats nothing of what came: that may hold secrets, and this
+    /// lands in the sender's log.
+    pub(super) fn unreadable(status: StatusCode, unreadable: &Unreadable, kept: Option<DeadLetterId>) -> Self {
+        let detail = "the body cannot be read and is kept as a dead letter";
+        let remedy = match kept {
+            Some(id) => format!("see why with GET /api/v1/dead-letters/{id}, and mend the sender"),
+            None => "see GET /api/v1/dead-letters, and mend the sender".to_owned(),
+        };
+        Self { dead_letter: kept, ..Self::new(status, unreadable.code, detail, remedy) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).expect("a problem has text keys alone");
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let headers = response.headers_mut();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"stanch\""));
+        }
+        response
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let remedy = "try again in a moment";
+        match refused {
+            Refused::Rejected(rejected) => rejected.into(),
+            Refused::Overloaded => {
+                let detail = "the engine has too much to do";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine.overloaded", detail, remedy)
+            }
+            Refused::Unavailable(_) => {
+                let detail = "the engine cannot write its journal now";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "engine.unavailable", detail, remedy)
+            }
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let detail = rejected.to_string();
+        match rejected {
+            Rejected::UnknownPlaybook(_) => {
+                Self::unknown("playbook.unknown", detail, "GET /api/v1/playbooks lists those that are loaded")
+            }
+            Rejected::InvalidInputs(_) => {
+                let remedy = "GET /api/v1/playbooks/{name} shows the inputs that it takes";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "inputs.invalid", detail, remedy)
+            }
+            Rejected::UnknownRun(_) => Self::unknown("run.unknown", detail, "GET /api/v1/runs lists all runs"),
+            Rejected::UnknownStep(_) => {
+                Self::unknown("step.unknown", detail, "GET /api/v1/runs/{id} shows the run's steps")
+            }
+            Rejected::NotUnknown { .. } => {
+                Self::conflict("step.not-unknown", detail, "GET /api/v1/runs/{id} shows what the run waits for")
+            }
+            Rejected::AlreadyCancelled(_) => {
+                Self::conflict("run.already-cancelled", detail, "wait until what is under way has ended")
+            }
+            Rejected::UnknownIncident(_) => {
+                Self::unknown("incident.unknown", detail, "GET /api/v1/incidents lists all incidents")
+            }
+            Rejected::IncidentBusy(_) => {
+                Self::conflict("incident.busy", detail, "POST /api/v1/runs/{id}/cancel ends a run")
+            }
+            Rejected::UnknownAttempt => Self::unknown("attempt.unknown", detail, "GET /api/v1/runs lists all runs"),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! An engine on a temporary directory, asked without a socket.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderName, HeaderValue, Request, Response};
+use serde_json::{Value, json};
+use stanch_core::{Assignment, Command, Outcome};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::router;
+use crate::app::{App, NatsStatus};
+use crate::config::Config;
+use crate::executor::{self, Dispatch, Handle};
+use crate::store::Store;
+
+/// Carries out nothing and says that it succeeded.
+struct Pretend;
+
+impl Dispatch for Pretend {
+    fn execute(&self, _: Assignment, _: CancellationToken) -> impl Future<Output = Outcome> + Send + 'static {
+        std::future::ready(Outcome::Succeeded { output: json!({}) })
+    }
+}
+
+/// An engine under test.
+pub(super) struct Engine {
+    router: Router,
+    handle: Handle,
+    pub nats: watch::Sender<NatsStatus>,
+    _home: TempDir,
+}
+
+impl Engine {
+    /// An engine with these playbooks.
+    pub(super) async fn start(playbooks: &[&str]) -> Self {
+        Self::make(playbooks, None).await
+    }
+
+    /// The same, where senders of webhooks must show this token.
+    pub(super) async fn start_with_token(playbooks: &[&str], token: &str) -> Self {
+        Self::make(playbooks, Some(token)).await
+    }
+
+    async fn make(playbooks: &[&str], token: Option<&str>) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        let (store, state) = Store::open(&data).unwrap();
+        let (reader, views, journal) = (store.reader(), store.views(), store.id());
+        let handle = executor::start(store, state, Arc::new(Pretend), 256);
+        let config = Config { external_url: Some("https://stanch.test/".to_owned()), ..Config::default() };
+        let settings = config.settings().unwrap();
+        handle.submit(Command::StartEngine { journal, version: "test".to_owned(), settings }).await.unwrap();
+        let load = |text: &&str| match stanch_playbook::load("test.yaml", text) {
+            Ok(loaded) => Arc::new(loaded.plan),
+            Err(diagnostics) => panic!("{diagnostics}\n{text}"),
+        };
+        let plans = playbooks.iter().map(load).collect();
+        handle.submit(Command::LoadPlaybooks { plans, keep: Vec::new() }).await.unwrap();
+        let (nats, nats_status) = watch::channel(NatsStatus::Unused);
+        let (_, problems) = watch::channel(Arc::default());
+        let app = App {
+            handle: handle.clone(),
+            reader,
+            views,
+            config: Arc::new(config),
+            nats: nats_status,
+            problems,
+            webhook_token: token.map(Into::into),
+        };
+        Self { router: router(app), handle, nats, _home: home }
+    }
+
+    /// Ends it in good order.
+    pub(super) async fn stop(&self) {
+        self.handle.stop("test").await;
+    }
+
+    /// Sends a request; the answer's body is not read.
+    pub(super) async fn open(&self, request: Sent) -> Response<Body> {
+        self.router.clone().oneshot(request.0).await.unwrap()
+    }
+
+    /// Sends a request.
+    pub(super) async fn send(&self, request: Sent) -> Answer {
+        let (parts, body) = self.open(request).await.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        let json = serde_json::from_slice(&body).unwrap_or_default();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body, json }
+    }
+
+    /// Starts a run of a playbook by hand and gives its id, once it is over or waits.
+    pub(super) async fn run(&self, playbook: &str) -> String {
+        let answer = self.send(post(&format!("/api/v1/playbooks/{playbook}/runs"), "{}")).await;
+        assert_eq!(answer.status, 201, "{}", answer.json);
+        let id: stanch_core::RunId = answer.json["runs"][0]["id"].as_str().unwrap().parse().unwrap();
+        let settled = |state: &Arc<stanch_core::State>| state.runs.get(&id).is_none_or(|run| run.state() != "running");
+        self.handle.watch().wait_for(settled).await.unwrap();
+        id.to_string()
+    }
+
+    /// The metrics.
+    pub(super) async fn metrics(&self) -> String {
+        String::from_utf8(self.send(get("/metrics")).await.body).unwrap()
+    }
+
+    /// The metrics once they have this line: they follow what is durable.
+    pub(super) async fn metrics_with(&self, line: &str) -> String {
+        for _ in 0..10_000 {
+            let text = self.metrics().await;
+            if text.contains(line) {
+                return text;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{line} is not in\n{}", self.metrics().await);
+    }
+}
+
+/// A request to be sent.
+pub(super) struct Sent(Request<Body>);
+
+impl Sent {
+    /// With this header, in place of one of the same name.
+    pub(super) fn header(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        self.0.headers_mut().insert(name, HeaderValue::from_str(value.as_ref()).unwrap());
+        self
+    }
+
+    /// With this method.
+    pub(super) fn method(mut self, method: &str) -> Self {
+        *self.0.method_mut() = method.parse().unwrap();
+        self
+    }
+}
+
+/// A GET.
+pub(super) fn get(path: &str) -> Sent {
+    Sent(Request::get(path).header("host", "127.0.0.1:9190").body(Body::empty()).unwrap())
+}
+
+/// A POST of what is said to be JSON.
+pub(super) fn post(path: &str, body: impl AsRef<[u8]>) -> Sent {
+    let body = Body::from(body.as_ref().to_vec());
+    let request = Request::post(path).header("host", "127.0.0.1:9190").header("content-type", "application/json");
+    Sent(request.body(body).unwrap())
+}
+
+/// A notification of one firing alert.
+pub(super) fn firing(name: &str) -> Vec<u8> {
+    let alert = json!({"status": "firing", "labels": {"alertname": name}, "startsAt": "2026-11-21T01:56:59.766Z",
+                       "endsAt": "0001-01-01T00:00:00Z"});
+    json!({"version": "4", "status": "firing", "alerts": [alert]}).to_string().into_bytes()
+}
+
+/// What came back.
+pub(super) struct Answer {
+    pub status: u16,
+    headers: axum::http::HeaderMap,
+    pub body: Vec<u8>,
+    /// The body as JSON; null where it is none.
+    pub json: Value,
+}
+
+impl Answer {
+    /// A header of it.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
