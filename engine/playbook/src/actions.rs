@@ -1,1 +1,261 @@
-//! The built-in actions' signatures.
+//! The built-in actions' signatures: what they take, what they give, whether repeating them is harmless.
+//!
+//! Absent: what they do. That is the workers' part; a wait is the core's.
+
+use serde_json::{Map, Value};
+
+use crate::evaluate::{CompileError, Leaf, Node, ValueTemplate};
+
+/// What an action takes and how it behaves.
+#[derive(Debug)]
+pub struct Signature {
+    /// The name that `uses` gives.
+    pub name: &'static str,
+    /// What it does, and what `result` holds.
+    pub doc: &'static str,
+    /// What may stand in `with`.
+    pub fields: &'static [Field],
+    /// At least one of these must be given.
+    pub any_of: &'static [&'static str],
+    /// Whether repeating it is harmless, where the step does not say.
+    pub idempotence: Idempotence,
+}
+
+/// One key of `with`.
+#[derive(Debug)]
+pub struct Field {
+    /// The key.
+    pub name: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+    /// What it holds.
+    pub kind: FieldKind,
+    /// Whether the action needs it.
+    pub required: bool,
+    /// Whether templates are refused, because the value decides what is executed.
+    pub literal: bool,
+    /// Whether `{{ secrets.name }}` may stand in its texts.
+    pub secrets: bool,
+}
+
+/// What a key of `with` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    /// A text; rendered values are always texts.
+    Text,
+    /// Any JSON.
+    Any,
+    /// A map of any JSON.
+    Map,
+    /// A map of texts, written out in the playbook.
+    Texts,
+    /// A list of texts whose first is literal.
+    Argv,
+    /// A list of any JSON.
+    List,
+    /// A duration such as `30s`.
+    Duration,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// Whether repeating an action is harmless.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idempotence {
+    /// Always.
+    Yes,
+    /// Not unless the step says so.
+    No,
+    /// As HTTP says of the method.
+    ByMethod,
+}
+
+const fn field(name: &'static str, kind: FieldKind, doc: &'static str) -> Field {
+    Field { name, doc, kind, required: false, literal: false, secrets: false }
+}
+
+const fn required(field: Field) -> Field {
+    Field { required: true, ..field }
+}
+
+const fn literal(field: Field) -> Field {
+    Field { literal: true, ..field }
+}
+
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// All built-in actions.
+pub static ALL: [Signature; 7] = [
+    Signature {
+        name: "log",
+        doc: "Write a line to the engine's log.",
+        fields: &[
+            required(field("message", FieldKind::Text, "The line.")),
+            literal(field("level", FieldKind::Word(&["debug", "info", "warn", "error"]), "How loud; info by default.")),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
+        name: "http",
+        doc: "Send an HTTP request. The result has status, headers and body.",
+        fields: &[
+            literal(field("method", FieldKind::Word(METHODS), "The method; GET by default.")),
+            required(field("url", FieldKind::Text, "The URL.")),
+            field("query", FieldKind::Map, "Parameters of the query; a list repeats its key."),
+            Field { secrets: true, ..field("headers", FieldKind::Texts, "Headers; their values may hold secrets.") },
+            field("body", FieldKind::Any, "The body: a text as it is, anything else as JSON."),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::ByMethod,
+    },
+    Signature {
+        name: "exec",
+        doc: "Run a command without a shell. The result has exit_code, stdout and stderr.",
+        fields: &[
+            required(field("argv", FieldKind::Argv, "The program and its arguments.")),
+            field("stdin", FieldKind::Text, "What it reads from standard input."),
+            literal(field("cwd", FieldKind::Text, "The directory to run in.")),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::No,
+    },
+    Signature {
+        name: "slack",
+        doc: "Post a Slack message.",
+        fields: &[
+            field("channel", FieldKind::Text, "The channel; the configured one by default."),
+            field("text", FieldKind::Text, "The message."),
+            field("blocks", FieldKind::List, "The message as Slack's blocks."),
+        ],
+        any_of: &["text", "blocks"],
+        idempotence: Idempotence::No,
+    },
+    Signature {
+        name: "nats.publish",
+        doc: "Publish a NATS message.",
+        fields: &[
+            required(field("subject", FieldKind::Text, "The subject.")),
+            field("data", FieldKind::Any, "The payload: a text as it is, anything else as JSON."),
+            field("headers", FieldKind::Texts, "Headers of the message."),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::No,
+    },
+    Signature {
+        name: "nats.request",
+        doc: "Send a NATS request and wait for the reply. The result has data.",
+        fields: &[
+            required(field("subject", FieldKind::Text, "The subject.")),
+            field("data", FieldKind::Any, "The payload: a text as it is, anything else as JSON."),
+            field("headers", FieldKind::Texts, "Headers of the message."),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::No,
+    },
+    Signature {
+        name: WAIT,
+        doc: "Wait for a length of time, or for the incident's alerts to stay resolved.",
+        fields: &[
+            field("duration", FieldKind::Duration, "How long to wait."),
+            literal(field("for", FieldKind::Word(&["resolved"]), "What to wait for.")),
+            literal(field("settle", FieldKind::Duration, "How long the alerts must have stayed resolved; 30s by default.")),
+        ],
+        any_of: &["duration", "for"],
+        idempotence: Idempotence::Yes,
+    },
+];
+
+/// The action that the core keeps itself.
+pub const WAIT: &str = "wait";
+
+/// Actions of the language that this version does not have yet.
+pub(crate) const LATER: [&str; 4] = ["approval", "playbook", "undo", "report"];
+
+/// The signature of a built-in action.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Signature> {
+    ALL.iter().find(|signature| signature.name == name)
+}
+
+impl Signature {
+    /// The field of a name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// Whether repeating it with these parameters is harmless.
+    #[must_use]
+    pub fn idempotent(&self, with: &Map<String, Value>) -> bool {
+        match self.idempotence {
+            Idempotence::Yes => true,
+            Idempotence::No => false,
+            Idempotence::ByMethod => {
+                let method = with.get("method").and_then(Value::as_str).unwrap_or("GET");
+                ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"].contains(&method)
+            }
+        }
+    }
+
+    /// Compiles parameters that were checked.
+    pub(crate) fn compile(&self, with: &Map<String, Value>) -> Result<ValueTemplate, CompileError> {
+        let fields = with.iter().map(|(name, value)| {
+            let leaf = self.field(name).map_or(Leaf::Text, Field::leaf);
+            Ok((name.clone(), Node::tree(value, leaf)?))
+        });
+        fields.collect::<Result<_, _>>().map(|fields| ValueTemplate::new(Node::Map(fields)))
+    }
+}
+
+impl Field {
+    /// How its texts are rendered.
+    pub(crate) fn leaf(&self) -> Leaf {
+        match self.kind {
+            FieldKind::Any | FieldKind::Map | FieldKind::List => Leaf::Typed,
+            FieldKind::Text | FieldKind::Texts | FieldKind::Argv | FieldKind::Duration | FieldKind::Word(_) => {
+                if self.secrets { Leaf::Secret } else { Leaf::Text }
+            }
+        }
+    }
+}
+
+/// Programs that take a script as text, and the letter of the option before it.
+const INTERPRETERS: [(&str, char); 13] = [
+    ("sh", 'c'),
+    ("bash", 'c'),
+    ("dash", 'c'),
+    ("ash", 'c'),
+    ("zsh", 'c'),
+    ("ksh", 'c'),
+    ("fish", 'c'),
+    ("python", 'c'),
+    ("python3", 'c'),
+    ("perl", 'e'),
+    ("ruby", 'e'),
+    ("node", 'e'),
+    ("php", 'r'),
+];
+
+/// The index of an argument that an interpreter would run as its program although a template is in it.
+pub(crate) fn templated_script(argv: &[&str]) -> Option<usize> {
+    let base = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
+    let (at, letter) = argv.iter().enumerate().find_map(|(at, text)| {
+        let (_, letter) = INTERPRETERS.iter().find(|(name, _)| *name == base(text))?;
+        Some((at, *letter))
+    })?;
+    // Options come before the program: a template among them, or as the program itself, decides what runs.
+    for (index, text) in argv.iter().enumerate().skip(at + 1) {
+        if text.contains("{{") {
+            return Some(index);
+        }
+        let takes_script = text.starts_with('-') && !text.starts_with("--") && text.contains(letter);
+        if takes_script {
+            return argv.get(index + 1).filter(|script| script.contains("{{")).map(|_| index + 1);
+        }
+        if !text.starts_with('-') {
+            return None;
+        }
+    }
+    None
+}

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity};
+
+/// No file needs more of them to be repaired; a generated one could have thousands.
+const MOST: usize = 100;
+
 /// How grave a diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -33,7 +38,7 @@ pub struct Diagnostic {
     pub span: (usize, usize),
 }
 
-/// All problems of one playbook, in the order of their places, with its text.
+/// All problems of one playbook, in the order of their places, with its text. At most 100.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics {
     /// The problems.
@@ -42,13 +47,97 @@ pub struct Diagnostics {
     pub source: Arc<str>,
 }
 
+/// A place in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub offset: usize,
+    pub length: usize,
+    pub line: usize,
+    pub column: usize,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { offset: 0, length: 0, line: 1, column: 1 }
+    }
+}
+
+impl Span {
+    /// From this place's start to another's end.
+    pub fn until(self, end: Self) -> Self {
+        Self { length: (end.offset + end.length).saturating_sub(self.offset), ..self }
+    }
+}
+
+/// Where problems are gathered.
+#[derive(Debug)]
+pub(crate) struct Report {
+    file: Arc<str>,
+    list: Vec<Diagnostic>,
+}
+
+/// A problem that was just reported; takes a remedy.
+pub(crate) struct Entry<'a>(&'a mut Diagnostic);
+
+impl Entry<'_> {
+    pub fn help(self, help: impl Into<String>) {
+        self.0.help = Some(help.into());
+    }
+
+    /// A remedy where there is one.
+    pub fn maybe_help(self, help: Option<String>) {
+        self.0.help = help;
+    }
+}
+
+impl Report {
+    pub fn new(file: &str) -> Self {
+        Self { file: file.into(), list: Vec::new() }
+    }
+
+    pub fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>) -> Entry<'_> {
+        self.add(Level::Error, code, span, message.into())
+    }
+
+    pub fn warning(&mut self, code: &'static str, span: Span, message: impl Into<String>) -> Entry<'_> {
+        self.add(Level::Warning, code, span, message.into())
+    }
+
+    fn add(&mut self, level: Level, code: &'static str, span: Span, message: String) -> Entry<'_> {
+        self.list.push(Diagnostic {
+            level,
+            code,
+            message,
+            help: None,
+            file: Arc::clone(&self.file),
+            line: span.line,
+            column: span.column,
+            span: (span.offset, span.length),
+        });
+        Entry(self.list.last_mut().expect("one was just added"))
+    }
+
+    pub fn has_errors(&self) -> bool {
+        self.list.iter().any(|diagnostic| diagnostic.level == Level::Error)
+    }
+
+    /// The problems in the order of their places.
+    pub fn into_list(mut self) -> Vec<Diagnostic> {
+        self.list.sort_by_key(|diagnostic| (diagnostic.span.0, diagnostic.level));
+        self.list.dedup();
+        self.list.truncate(MOST);
+        self.list
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
             Level::Error => "error",
             Level::Warning => "warning",
         };
-        write!(f, "{}:{}:{}: {level}[{}]: {}", self.file, self.line, self.column, self.code, self.message)
+        write!(f, "{}:{}:{}: {level}[{}]: {}", self.file, self.line, self.column, self.code, self.message)?;
+        self.help.iter().try_for_each(|help| write!(f, "; {help}"))
     }
 }
 
@@ -65,3 +154,66 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+impl Diagnostics {
+    /// All problems with the lines they stand in and a caret under each, for people.
+    #[must_use]
+    pub fn render(&self, color: bool) -> String {
+        render(&self.list, &self.source, color)
+    }
+}
+
+/// Problems with the lines they stand in and a caret under each, for people; for warnings beside a usable plan.
+#[must_use]
+pub fn render(list: &[Diagnostic], source: &Arc<str>, color: bool) -> String {
+    let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_links(false);
+    let mut out = String::new();
+    for diagnostic in list {
+        let shown = Shown { diagnostic, source: NamedSource::new(&*diagnostic.file, Arc::clone(source)) };
+        if handler.render_report(&mut out, &shown).is_err() {
+            out.push_str(&format!("{diagnostic}\n"));
+        }
+    }
+    out
+}
+
+#[derive(Debug)]
+struct Shown<'a> {
+    diagnostic: &'a Diagnostic,
+    source: NamedSource<Arc<str>>,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.diagnostic.message)
+    }
+}
+
+impl std::error::Error for Shown<'_> {}
+
+impl miette::Diagnostic for Shown<'_> {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.diagnostic.code))
+    }
+
+    fn severity(&self) -> Option<Severity> {
+        Some(match self.diagnostic.level {
+            Level::Error => Severity::Error,
+            Level::Warning => Severity::Warning,
+        })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.diagnostic.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        Some(&self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let (offset, length) = self.diagnostic.span;
+        Some(Box::new(std::iter::once(LabeledSpan::new(Some("here".to_owned()), offset, length))))
+    }
+}

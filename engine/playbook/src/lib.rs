@@ -5,11 +5,16 @@
 
 pub mod actions;
 pub mod diagnostic;
+mod check;
+mod document;
 pub mod evaluate;
 pub mod inputs;
+mod keys;
 pub mod load;
 pub mod matcher;
+mod model;
 pub mod name;
+mod nearest;
 pub mod plan;
 pub mod schedule;
 pub mod time;
@@ -19,5 +24,5 @@ pub use evaluate::{EvaluationError, Expression, Names, Scope, Template, ValueTem
 pub use inputs::InputError;
 pub use load::{Loaded, load};
 pub use name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
-pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait};
-pub use time::Timestamp;
+pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait, subject_matches};
+pub use time::{InvalidDuration, Timestamp, parse_duration};

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::plan::{Plan, PlanError};
+use crate::check;
+use crate::diagnostic::{Diagnostic, Diagnostics, Report, Span};
+use crate::document;
+use crate::plan::Plan;
 
 /// A playbook that can be used.
 #[derive(Debug)]
@@ -14,20 +16,24 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads and checks a playbook.
+/// Reads and checks a playbook: its YAML, its keys, names, templates, conditions and order.
 ///
 /// # Errors
 /// All [`Diagnostics`] at once where there is an error among them.
-pub fn load(_file_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
-    Err(Diagnostics { list: Vec::new(), source: Arc::from(text) })
-}
-
-impl Plan {
-    /// The plan whose canonical form this is.
-    ///
-    /// # Errors
-    /// [`PlanError`] where the text is no canonical form of this version.
-    pub fn from_canonical(_text: &str) -> Result<Self, PlanError> {
-        Err(PlanError("not yet".into()))
+pub fn load(file_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
+    let mut report = Report::new(file_name);
+    let model = document::parse(text, &mut report).and_then(|root| check::playbook(text, &root, &mut report));
+    let refused = |report: Report| Diagnostics { list: report.into_list(), source: Arc::from(text) };
+    let Some(model) = model.filter(|_| !report.has_errors()) else {
+        return Err(refused(report));
+    };
+    let canonical = model.canonical();
+    match model.plan(canonical) {
+        Ok(plan) => Ok(Loaded { plan, warnings: report.into_list() }),
+        // The checks above leave nothing that could fail here; if one is ever missing, it is still no panic.
+        Err(error) => {
+            report.error("plan", Span::default(), error.to_string());
+            Err(refused(report))
+        }
     }
 }

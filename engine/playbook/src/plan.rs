@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::evaluate::{Expression, Template, ValueTemplate};
 use crate::matcher::Matcher;
 use crate::name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
@@ -77,7 +79,8 @@ pub struct InputSpec {
 }
 
 /// The types of inputs. `Number` takes integers too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "JSON's own names")]
 pub enum InputType {
     String,
@@ -161,7 +164,8 @@ pub struct Retry {
 }
 
 /// How delays are spread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Jitter {
     /// Uniform between zero and the delay.
     Full,
@@ -170,7 +174,8 @@ pub enum Jitter {
 }
 
 /// What an unknown outcome leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnUnknown {
     /// A further attempt, within `retry.max_attempts`.
     Retry,
@@ -206,7 +211,8 @@ impl Trigger {
 }
 
 /// Whether a NATS filter covers a subject: `*` stands for one token, a final `>` for one or more.
-fn subject_matches(filter: &str, subject: &str) -> bool {
+#[must_use]
+pub fn subject_matches(filter: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for wanted in filter.split('.') {
         match (wanted, tokens.next()) {

@@ -89,6 +89,40 @@ impl Timestamp {
     }
 }
 
+/// A text that is not a duration of the language.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a duration: {0:?}; write a number and a unit, such as 30s, 5m, 24h or 1h30m (units: ms, s, m, h, d)")]
+pub struct InvalidDuration(pub String);
+
+/// A duration from text such as `500ms`, `30s`, `1h30m`, `7d`; at most ten years.
+///
+/// # Errors
+/// [`InvalidDuration`] for anything else; units must come in falling order, each once.
+pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
+    const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let invalid = || InvalidDuration(text.chars().take(64).collect());
+    let mut rest = text.trim();
+    let mut millis: u64 = 0;
+    let mut units = &UNITS[..];
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(invalid)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| invalid())?;
+        let after = &rest[digits..];
+        let length = after.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(after.len());
+        let at = units.iter().position(|(unit, _)| *unit == &after[..length]).ok_or_else(invalid)?;
+        millis = number.checked_mul(units[at].1).and_then(|part| millis.checked_add(part)).ok_or_else(invalid)?;
+        units = &units[at + 1..];
+        rest = &after[length..];
+    }
+    if millis > 10 * 365 * 86_400_000 {
+        return Err(invalid());
+    }
+    Ok(Duration::from_millis(millis))
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_chrono().to_rfc3339_opts(SecondsFormat::AutoSi, true))

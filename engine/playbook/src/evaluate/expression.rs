@@ -1,33 +1,310 @@
 //! Conditions and computed values, in CEL.
 
-use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
-use super::{EvaluationError, Names};
+use cel::common::ast::{Expr, IdedExpr, LiteralValue, operators};
+use cel::objects::{Key, Map as CelMap};
+use serde_json::{Number, Value};
 
-/// A compiled CEL expression.
+use super::path::Reference;
+use super::{CompileError, EvaluationError, Names, scan, type_name};
+
+/// The longest list that a condition may see: an evaluation costs about a microsecond an item.
+const ITEMS: usize = 20_000;
+/// The same where one comprehension stands inside another.
+const NESTED_ITEMS: usize = 1_000;
+const RESULT_NODES: usize = 100_000;
+const COMPREHENSIONS: usize = 2;
+
+/// Names that stand for types and function groups, not for values.
+const RESERVED: [&str; 18] = [
+    "bool", "bytes", "double", "duration", "dyn", "int", "list", "map", "null_type", "string", "timestamp", "type",
+    "uint", "google", "base64", "math", "strings", "optional",
+];
+
+static ENV: LazyLock<Arc<cel::Env>> = LazyLock::new(|| {
+    let mut env = cel::Env::stdlib();
+    env.add_extension(cel::extensions::strings).expect("the standard library declares none of these");
+    Arc::new(env)
+});
+
+/// A compiled CEL expression. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Expression {}
+pub struct Expression(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    text: String,
+    program: cel::Program,
+    used: BTreeMap<String, Used>,
+    roots: Vec<String>,
+    references: Vec<Reference>,
+    items: usize,
+}
+
+/// Which parts of a value an expression looks at.
+#[derive(Debug, Default)]
+struct Used {
+    whole: bool,
+    parts: BTreeMap<String, Used>,
+}
 
 impl Expression {
-    /// Its value.
+    /// Compiles a text.
     ///
     /// # Errors
-    /// [`EvaluationError`] where it has none.
-    pub fn evaluate(&self, _names: &dyn Names) -> Result<Value, EvaluationError> {
-        Ok(Value::Null)
+    /// [`CompileError`] where it is over 2 KiB, over 150 operators, nested too deep, or no CEL.
+    pub fn compile(text: &str) -> Result<Self, CompileError> {
+        scan::expression(text)?;
+        if text.trim().is_empty() {
+            return Err(CompileError::new(0, "the expression is empty"));
+        }
+        let program = ENV.compile(text).map_err(|errors| syntax_error(text, &errors))?;
+        let mut walk = Walk { text, program: &program, bound: Vec::new(), used: BTreeMap::new(), references: Vec::new(), deepest: 0 };
+        walk.expression(program.expression(), 0);
+        let Walk { used, references, deepest, .. } = walk;
+        if deepest > COMPREHENSIONS {
+            let message = format!("more than {COMPREHENSIONS} comprehensions (map, filter, all, exists) inside each other");
+            return Err(CompileError::new(0, message).help("compute the inner one in an output of an earlier step"));
+        }
+        let roots = used.keys().cloned().collect();
+        let items = if deepest > 1 { NESTED_ITEMS } else { ITEMS };
+        Ok(Self(Arc::new(Inner { text: text.to_owned(), program, used, roots, references, items })))
+    }
+
+    /// The text it was compiled from.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The roots that it names, sorted.
+    #[must_use]
+    pub fn roots(&self) -> &[String] {
+        &self.0.roots
+    }
+
+    /// The names that it refers to.
+    #[must_use]
+    pub fn references(&self) -> &[Reference] {
+        &self.0.references
+    }
+
+    /// Its value. JSON's integers are CEL's `int`, and come back as integers.
+    ///
+    /// # Errors
+    /// [`EvaluationError`] where it has none, or looks at a list of more than 20,000 items (1,000 where a
+    /// comprehension stands inside another).
+    pub fn evaluate(&self, names: &dyn Names) -> Result<Value, EvaluationError> {
+        let mut context = cel::Context::with_env(Arc::clone(&ENV));
+        for (root, used) in &self.0.used {
+            if let Some(value) = names.get(root) {
+                context.add_variable_from_value(root.as_str(), to_cel(&value, used, self.0.items)?);
+            }
+        }
+        let result = self.0.program.execute(&context).map_err(|error| execution_error(&error))?;
+        let mut left = RESULT_NODES;
+        from_cel(&result, &mut left)
     }
 
     /// Its value, which must be a boolean.
     ///
     /// # Errors
     /// [`EvaluationError`] where it has none, or one of another type.
-    pub fn evaluate_bool(&self, _names: &dyn Names) -> Result<bool, EvaluationError> {
-        Ok(false)
+    pub fn evaluate_bool(&self, names: &dyn Names) -> Result<bool, EvaluationError> {
+        match self.evaluate(names)? {
+            Value::Bool(bool) => Ok(bool),
+            other => Err(EvaluationError::new(format!("gives {}, not a bool", type_name(&other)))),
+        }
+    }
+}
+
+fn syntax_error(text: &str, errors: &cel::ParseErrors) -> CompileError {
+    let Some(first) = errors.errors.first() else { return CompileError::new(0, "not a CEL expression") };
+    let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1), usize::try_from(first.pos.1).unwrap_or(1));
+    let message: String = first.msg.lines().next().unwrap_or_default().chars().take(160).collect();
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(&message);
+    let error = CompileError::new(super::template::offset_of(text, line, column), format!("not a CEL expression: {message}"));
+    if text.contains("{{") {
+        return error.help("this key is CEL: write names without braces, such as inputs.host");
+    }
+    match [(" and ", "&&"), (" or ", "||"), ("not ", "!")].into_iter().find(|(word, _)| text.contains(word)) {
+        Some((word, operator)) => error.help(format!("CEL writes {} as {operator}", word.trim())),
+        None => error,
+    }
+}
+
+fn execution_error(error: &cel::ExecutionError) -> EvaluationError {
+    let message = match error {
+        cel::ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        cel::ExecutionError::UndeclaredReference(name) => format!("{name} has no value here"),
+        other => {
+            let text = other.to_string();
+            let mut letters = text.chars();
+            let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
+            format!("{first}{}", letters.take(240).collect::<String>())
+        }
+    };
+    EvaluationError::new(message)
+}
+
+/// The parts of a value that are used, as CEL has them.
+fn to_cel(value: &Value, used: &Used, items: usize) -> Result<cel::Value, EvaluationError> {
+    match value {
+        Value::Object(map) if !used.whole => {
+            let mut entries = HashMap::with_capacity(used.parts.len());
+            for (part, used) in &used.parts {
+                if let Some(value) = map.get(part) {
+                    entries.insert(Key::from(part.as_str()), to_cel(value, used, items)?);
+                }
+            }
+            Ok(cel::Value::Map(CelMap { map: Arc::new(entries) }))
+        }
+        value => whole(value, items),
+    }
+}
+
+fn whole(value: &Value, items: usize) -> Result<cel::Value, EvaluationError> {
+    let limit = |length: usize| match length > items {
+        true => Err(EvaluationError::new(format!("a list or map of {length} items; the limit here is {items}"))),
+        false => Ok(()),
+    };
+    Ok(match value {
+        Value::Null => cel::Value::Null,
+        Value::Bool(bool) => cel::Value::Bool(*bool),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(int), ..) => cel::Value::Int(int),
+            (None, Some(uint), _) => cel::Value::UInt(uint),
+            (None, None, float) => cel::Value::Float(float.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => cel::Value::String(Arc::new(text.clone())),
+        Value::Array(list) => {
+            limit(list.len())?;
+            cel::Value::List(Arc::new(list.iter().map(|item| whole(item, items)).collect::<Result<_, _>>()?))
+        }
+        Value::Object(map) => {
+            limit(map.len())?;
+            let entries = map.iter().map(|(key, value)| Ok((Key::from(key.as_str()), whole(value, items)?)));
+            cel::Value::Map(CelMap { map: Arc::new(entries.collect::<Result<_, EvaluationError>>()?) })
+        }
+    })
+}
+
+fn from_cel(value: &cel::Value, left: &mut usize) -> Result<Value, EvaluationError> {
+    *left = left
+        .checked_sub(1)
+        .ok_or_else(|| EvaluationError::new(format!("the result has more than {RESULT_NODES} parts")))?;
+    Ok(match value {
+        cel::Value::Null => Value::Null,
+        cel::Value::Bool(bool) => Value::Bool(*bool),
+        cel::Value::Int(int) => (*int).into(),
+        cel::Value::UInt(uint) => (*uint).into(),
+        cel::Value::Float(float) => Value::Number(
+            Number::from_f64(*float).ok_or_else(|| EvaluationError::new(format!("{float} is not a number of JSON")))?,
+        ),
+        cel::Value::String(text) => Value::String(text.as_str().to_owned()),
+        cel::Value::List(list) => {
+            list.iter().map(|item| from_cel(item, left)).collect::<Result<_, _>>().map(Value::Array)?
+        }
+        cel::Value::Map(map) => {
+            let entries = map.map.iter().map(|(key, value)| Ok((key.to_string(), from_cel(value, left)?)));
+            Value::Object(entries.collect::<Result<_, EvaluationError>>()?)
+        }
+        cel::Value::Timestamp(at) => Value::String(at.to_rfc3339()),
+        cel::Value::Duration(length) => match length.num_nanoseconds() {
+            Some(nanos) if nanos % 1_000_000_000 == 0 => Value::String(format!("{}s", nanos / 1_000_000_000)),
+            Some(nanos) => Value::String(format!("{}ms", nanos / 1_000_000)),
+            None => return Err(EvaluationError::new("the duration is too long")),
+        },
+        other => return Err(EvaluationError::new(format!("{:?} has no form in JSON", other.type_of()).to_lowercase())),
+    })
+}
+
+/// Walks a parsed expression for the names in it.
+struct Walk<'a> {
+    text: &'a str,
+    program: &'a cel::Program,
+    bound: Vec<&'a str>,
+    used: BTreeMap<String, Used>,
+    references: Vec<Reference>,
+    deepest: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn expression(&mut self, expression: &'a IdedExpr, depth: usize) {
+        if let Some((root, rest, id)) = chain(expression) {
+            self.name(root, &rest, id);
+            return;
+        }
+        match &expression.expr {
+            Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => {}
+            Expr::Call(call) => {
+                if let Some(target) = &call.target {
+                    self.expression(target, depth);
+                }
+                call.args.iter().for_each(|arg| self.expression(arg, depth));
+            }
+            Expr::Comprehension(comprehension) => {
+                self.deepest = self.deepest.max(depth + 1);
+                self.expression(&comprehension.iter_range, depth);
+                let before = self.bound.len();
+                self.bound.push(&comprehension.iter_var);
+                self.bound.extend(comprehension.iter_var2.as_deref());
+                self.bound.push(&comprehension.accu_var);
+                for part in [&comprehension.accu_init, &comprehension.loop_cond, &comprehension.loop_step, &comprehension.result] {
+                    self.expression(part, depth + 1);
+                }
+                self.bound.truncate(before);
+            }
+            Expr::List(list) => list.elements.iter().for_each(|element| self.expression(element, depth)),
+            Expr::Map(cel::common::ast::MapExpr { entries }) | Expr::Struct(cel::common::ast::StructExpr { entries, .. }) => {
+                for entry in entries {
+                    match &entry.expr {
+                        cel::common::ast::EntryExpr::StructField(field) => self.expression(&field.value, depth),
+                        cel::common::ast::EntryExpr::MapEntry(entry) => {
+                            self.expression(&entry.key, depth);
+                            self.expression(&entry.value, depth);
+                        }
+                    }
+                }
+            }
+            Expr::Select(select) => self.expression(&select.operand, depth),
+        }
     }
 
-    /// The roots that it names.
-    #[must_use]
-    pub fn roots(&self) -> &[String] {
-        &[]
+    fn name(&mut self, root: &str, rest: &[&str], id: u64) {
+        if root.starts_with('@') || self.bound.contains(&root) || RESERVED.contains(&root) {
+            return;
+        }
+        let mut used = self.used.entry(root.to_owned()).or_default();
+        for part in rest {
+            used = used.parts.entry((*part).to_owned()).or_default();
+        }
+        used.whole = true;
+        let characters = self.program.source_info().offset_for(id).map_or(0, |(start, _)| start as usize);
+        let offset = self.text.char_indices().nth(characters).map_or(0, |(at, _)| at);
+        let rest = rest.iter().map(|part| (*part).to_owned()).collect();
+        self.references.push(Reference { root: root.to_owned(), rest, offset });
+    }
+}
+
+/// The root and literal parts of `a.b["c"]`, and the root's id.
+fn chain(expression: &IdedExpr) -> Option<(&str, Vec<&str>, u64)> {
+    match &expression.expr {
+        Expr::Ident(name) => Some((name, Vec::new(), expression.id)),
+        Expr::Select(select) => {
+            let (root, mut rest, id) = chain(&select.operand)?;
+            rest.push(&select.field);
+            Some((root, rest, id))
+        }
+        Expr::Call(call) if call.func_name == operators::INDEX && call.target.is_none() => {
+            let [operand, index] = call.args.as_slice() else { return None };
+            let Expr::Literal(LiteralValue::String(part)) = &index.expr else { return None };
+            let (root, mut rest, id) = chain(operand)?;
+            rest.push(part.inner());
+            Some((root, rest, id))
+        }
+        _ => None,
     }
 }

@@ -1,0 +1,214 @@
+//! Templates and conditions: whether they compile, and whether what they name is there.
+
+use super::Checker;
+use super::identifier;
+use crate::document::{Kind, Node};
+use crate::evaluate::{CompileError, Expression, Leaf, Node as Compiled, ROOTS, Reference};
+use crate::nearest::nearest;
+
+/// Where a template or condition stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a step.
+    Step(usize),
+    /// In a step's `outputs`, where `result` is there.
+    Outputs(usize),
+    /// In a trigger, by its kind; `alert` is there for one kind alone.
+    Trigger(&'static str),
+}
+
+const ALERT: &[&str] = &["labels", "annotations", "starts_at", "fingerprint", "source", "generator_url"];
+const EVENT: &[&str] = &["id", "source", "type", "time", "subject", "data"];
+const INCIDENT: &[&str] = &["id", "key", "severity", "owner", "title", "alerts", "url"];
+const RUN: &[&str] = &["id", "playbook", "url", "outcome"];
+const STEP: &[&str] = &["state", "outputs", "error"];
+
+impl<'a> Checker<'a> {
+    /// A CEL expression's text.
+    pub(super) fn cel(&mut self, node: &'a Node, place: Place) -> Option<String> {
+        if matches!(node.kind, Kind::List(_) | Kind::Map(_)) {
+            self.report
+                .error("wrong-type", node.span, format!("expected a CEL expression, not {}", node.type_name()))
+                .help("put the expression in quotes: \"['a', 'b']\"");
+            return None;
+        }
+        let text = self.scalar(node, "a CEL expression")?;
+        match Expression::compile(&text) {
+            Ok(expression) => {
+                self.references(expression.references(), node, &text, place);
+                Some(text)
+            }
+            Err(error) => {
+                self.compile_error("bad-expression", error, node, &text);
+                None
+            }
+        }
+    }
+
+    /// A template's text.
+    pub(super) fn template(&mut self, node: &'a Node, leaf: Leaf, place: Place, secrets: Option<&[String]>) -> Option<String> {
+        let text = self.scalar(node, "a text")?;
+        self.template_text(node, &text, leaf, place, secrets).then_some(text)
+    }
+
+    /// Whether a text is a good template; `secrets` are the only ones that it may use.
+    pub(super) fn template_text(
+        &mut self,
+        node: &'a Node,
+        text: &str,
+        leaf: Leaf,
+        place: Place,
+        secrets: Option<&[String]>,
+    ) -> bool {
+        let compiled = match Compiled::leaf(text, leaf) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                self.compile_error("bad-template", error, node, text);
+                return false;
+            }
+        };
+        if let Compiled::Lone(path) = &compiled {
+            let offset = text.find(path.root.as_str()).unwrap_or(0);
+            let reference = Reference { root: path.root.clone(), rest: path.rest.clone(), offset };
+            self.references(&[reference], node, text, place);
+        }
+        let (references, used) = compiled.references();
+        let references: Vec<Reference> = references.into_iter().cloned().collect();
+        self.references(&references, node, text, place);
+        for (name, offset) in used {
+            if secrets.is_some_and(|allowed| !allowed.iter().any(|secret| secret == name)) {
+                let span = self.within(node, text, offset, 1);
+                self.report
+                    .error("secret-not-listed", span, format!("the step's secrets do not list {name}"))
+                    .help(format!("add {name} to secrets, or remove secrets"));
+            }
+        }
+        true
+    }
+
+    fn compile_error(&mut self, code: &'static str, error: CompileError, node: &Node, text: &str) {
+        let span = self.within(node, text, error.offset, 1);
+        self.report.error(code, span, error.message).maybe_help(error.help);
+    }
+
+    fn references(&mut self, references: &[Reference], node: &'a Node, text: &str, place: Place) {
+        for reference in references {
+            if let Some((code, message, help)) = self.problem(reference, place) {
+                let shown = std::iter::once(&reference.root).chain(&reference.rest).map(String::len).sum::<usize>();
+                let span = self.within(node, text, reference.offset, shown + reference.rest.len());
+                self.report.error(code, span, message).maybe_help(help);
+            } else if reference.root.starts_with("alert") && !self.has_alert && !matches!(place, Place::Trigger(_)) {
+                let span = self.within(node, text, reference.offset, reference.root.len());
+                self.report
+                    .warning("no-alert", span, format!("no trigger of this playbook brings {}", reference.root))
+                    .help("a run that no alert started fails here; pass what it needs as an input");
+            }
+        }
+    }
+
+    fn problem(&self, reference: &Reference, place: Place) -> Option<(&'static str, String, Option<String>)> {
+        let root = reference.root.as_str();
+        let rest: Vec<&str> = reference.rest.iter().map(String::as_str).collect();
+        let usable: &[&str] = match place {
+            Place::Step(_) => &["event", "alert", "alerts", "incident", "run", "inputs", "steps"],
+            Place::Outputs(_) => &["event", "alert", "alerts", "incident", "run", "inputs", "steps", "result"],
+            Place::Trigger("alertmanager") => &["event", "alert", "alerts"],
+            Place::Trigger(_) => &["event"],
+        };
+        if !usable.contains(&root) {
+            return Some(self.unusable(root, place, usable));
+        }
+        match (root, rest.as_slice()) {
+            ("inputs", [name, ..]) if !self.inputs.contains_key(*name) => {
+                let help = nearest(name, self.inputs.keys().map(String::as_str)).map(|near| format!("did you mean inputs.{near}?"));
+                Some(("unknown-input", format!("no input is named {name}"), help.or_else(|| Some("declare it under inputs".to_owned()))))
+            }
+            ("steps", [name, rest @ ..]) => self.step_reference(name, rest, place),
+            ("alert", [part, ..]) => unknown_part(root, part, ALERT),
+            ("event", [part, ..]) => unknown_part(root, part, EVENT),
+            ("incident", [part, ..]) => unknown_part(root, part, INCIDENT),
+            ("run", [part, ..]) => unknown_part(root, part, RUN),
+            _ => None,
+        }
+    }
+
+    fn unusable(&self, root: &str, place: Place, usable: &[&str]) -> (&'static str, String, Option<String>) {
+        match (root, place) {
+            ("alert" | "alerts", Place::Trigger(kind)) => {
+                let message = format!("a {kind} trigger has no {root}");
+                ("no-alert", message, Some("use event, such as event.data or event.time".to_owned()))
+            }
+            ("item", _) => ("not-yet-supported", "item needs foreach, which is not supported yet".to_owned(), None),
+            ("result", _) => {
+                let help = "name it under outputs, and use steps.<name>.outputs".to_owned();
+                ("unknown-name", "result exists in outputs alone".to_owned(), Some(help))
+            }
+            ("secrets", _) => {
+                let help = "secrets may stand in the values of headers and env alone".to_owned();
+                ("unknown-name", "a secret cannot stand here".to_owned(), Some(help))
+            }
+            _ if ROOTS.contains(&root) => {
+                (("unknown-name"), format!("{root} does not exist in a trigger"), Some(format!("use {}", usable.join(", "))))
+            }
+            _ => {
+                let help = match nearest(root, usable.iter().copied()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None if self.inputs.contains_key(root) => format!("did you mean inputs.{root}?"),
+                    None if self.steps.iter().any(|step| step.name == root) => format!("did you mean steps.{root}?"),
+                    None => format!("names that can be used here: {}", usable.join(", ")),
+                };
+                ("unknown-name", format!("nothing is named {root}"), Some(help))
+            }
+        }
+    }
+
+    fn step_reference(&self, name: &str, rest: &[&str], place: Place) -> Option<(&'static str, String, Option<String>)> {
+        let (Place::Step(at) | Place::Outputs(at)) = place else { return None };
+        let Some(index) = self.steps.iter().position(|step| step.name == name) else {
+            let near = nearest(name, self.steps.iter().map(|step| step.name)).map(|near| match identifier(near) {
+                true => format!("did you mean steps.{near}?"),
+                false => format!("did you mean steps[\"{near}\"]?"),
+            });
+            // `steps.a-b` is a subtraction in CEL: the part before the dash is what is looked up.
+            let dashed = self.steps.iter().find(|step| step.name.split_once('-').is_some_and(|(first, _)| first == name));
+            let help = dashed.map(|step| format!("a name with a dash needs brackets in CEL: steps[\"{}\"]", step.name)).or(near);
+            return Some(("unknown-step", format!("no step is named {name}"), help));
+        };
+        let (here, there) = (&self.steps[at], &self.steps[index]);
+        if index == at {
+            let help = matches!(place, Place::Outputs(_)).then(|| "use result".to_owned());
+            return Some(("step-not-run", format!("{name} is this step itself"), help));
+        }
+        if there.phase > here.phase {
+            let message = format!("{name} stands in {}, which comes after {}", there.phase, here.phase);
+            return Some(("step-not-run", message, None));
+        }
+        if there.phase == here.phase && !self.upstream[at][index] {
+            let message = format!("{name} may not be over when {} starts", here.name);
+            return Some(("step-not-run", message, Some(format!("add needs: [{name}] to {}", here.name))));
+        }
+        match rest {
+            [] => None,
+            ["items", ..] => Some(("not-yet-supported", "items needs foreach, which is not supported yet".to_owned(), None)),
+            ["outputs", output, ..] if !there.outputs.contains(output) => {
+                let help = match nearest(output, there.outputs.iter().copied()) {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => format!("add it to the outputs of {name}, such as {output}: result"),
+                };
+                Some(("unknown-output", format!("{name} has no output named {output}"), Some(help)))
+            }
+            [part, ..] => unknown_part("a step", part, STEP),
+        }
+    }
+}
+
+fn unknown_part(of: &str, part: &str, known: &[&str]) -> Option<(&'static str, String, Option<String>)> {
+    if known.contains(&part) {
+        return None;
+    }
+    let help = match nearest(part, known.iter().copied()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("it has {}", known.join(", ")),
+    };
+    Some(("unknown-name", format!("{of} has no {part}"), Some(help)))
+}

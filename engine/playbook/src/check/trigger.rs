@@ -1,0 +1,199 @@
+//! Triggers: what they listen to, and whether they give what a run needs.
+
+use std::collections::BTreeMap;
+
+use super::Checker;
+use super::names::Place;
+use crate::diagnostic::Span;
+use crate::document::{Kind, Node};
+use crate::evaluate::Leaf;
+use crate::keys;
+use crate::matcher::Matcher;
+use crate::model::{OnModel, TriggerModel};
+use crate::nearest::nearest;
+use crate::schedule::{CatchUp, Schedule, ScheduleError};
+
+impl<'a> Checker<'a> {
+    pub(super) fn triggers(&mut self, node: &'a Node) -> Vec<TriggerModel> {
+        let items = self.items(node, "triggers").unwrap_or_default();
+        if items.len() > keys::MOST_TRIGGERS {
+            let message = format!("{} triggers; the limit is {}", items.len(), keys::MOST_TRIGGERS);
+            self.report.error("too-many-triggers", items[keys::MOST_TRIGGERS].span, message);
+        }
+        items.iter().take(keys::MOST_TRIGGERS).filter_map(|item| self.trigger(item)).collect()
+    }
+
+    fn trigger(&mut self, node: &'a Node) -> Option<TriggerModel> {
+        let entries = self.entries(node, "a trigger")?;
+        self.known_keys(entries, keys::TRIGGER, keys::TRIGGER_LATER, "a trigger");
+        let mut kinds = entries.iter().filter_map(|(key, node)| {
+            let kind = keys::TRIGGER_KINDS.iter().find(|kind| **kind == key.text)?;
+            Some((*kind, key, node))
+        });
+        let Some((kind, key, on)) = kinds.next() else {
+            let help = format!("give one of {}", keys::TRIGGER_KINDS.join(", "));
+            self.report.error("trigger-kind", node.span, "this trigger does not say what it listens to").help(help);
+            return None;
+        };
+        if let Some((other, other_key, _)) = kinds.next() {
+            self.report
+                .error("trigger-kind", other_key.span, format!("a trigger listens to one thing; this one has {kind} and {other}"))
+                .help("write two triggers");
+            return None;
+        }
+        let place = Place::Trigger(kind);
+        let model = self.on(kind, on, key.span);
+        let conditions = [node.get("if"), on.get("if").filter(|_| matches!(kind, "alertmanager" | "nats"))];
+        let condition = match conditions {
+            [Some(_), Some(inner)] => {
+                self.report.error("duplicate-key", inner.span, "the trigger has an if already").help("join the two with &&");
+                None
+            }
+            [outer, inner] => outer.or(inner).and_then(|node| self.cel(node, place)),
+        };
+        let key_template = node.get("key").and_then(|node| self.template(node, Leaf::Text, place, None));
+        let inputs = self.trigger_inputs(node.get("inputs"), kind, key.span);
+        Some(TriggerModel { on: model?, condition, key: key_template, inputs })
+    }
+
+    fn on(&mut self, kind: &'static str, node: &'a Node, place: Span) -> Option<OnModel> {
+        if kind == "manual" && matches!(node.kind, Kind::Null) {
+            return Some(OnModel::Manual);
+        }
+        let entries = self.entries(node, kind)?;
+        let known = match kind {
+            "alertmanager" => keys::ALERTMANAGER,
+            "nats" => keys::NATS,
+            "schedule" => keys::SCHEDULE,
+            _ => keys::MANUAL,
+        };
+        self.known_keys(entries, known, &[], kind);
+        match kind {
+            "alertmanager" => self.matchers(node, place),
+            "nats" => {
+                let subject = self.needed_key(node, "subject", place, "subject: \"sec.ioc.>\"")?;
+                let text = self.string(subject)?;
+                if let Some(problem) = subject_problem(&text) {
+                    self.report.error("bad-subject", subject.span, format!("{text:?} is no NATS subject: {problem}"));
+                    return None;
+                }
+                Some(OnModel::Nats { subject: text })
+            }
+            "schedule" => self.schedule(node, place),
+            _ => Some(OnModel::Manual),
+        }
+    }
+
+    fn needed_key(&mut self, node: &'a Node, name: &str, place: Span, example: &str) -> Option<&'a Node> {
+        let found = node.get(name);
+        if found.is_none() {
+            self.report.error("missing-key", place, format!("{name} is missing")).help(format!("add {example}"));
+        }
+        found
+    }
+
+    fn matchers(&mut self, node: &'a Node, place: Span) -> Option<OnModel> {
+        let list = self.needed_key(node, "matchers", place, "matchers: ['alertname=\"X\"']")?;
+        let items = match &list.kind {
+            Kind::Text(_) => std::slice::from_ref(list),
+            _ => self.items(list, "matchers")?,
+        };
+        let mut matchers = Vec::new();
+        for item in items {
+            let Some(text) = self.string(item) else { continue };
+            match Matcher::parse(&text) {
+                Ok(_) => matchers.push(text),
+                Err(error) => {
+                    let span = self.within(item, &text, error.offset, 1);
+                    self.report.error("bad-matcher", span, error.message).help("a matcher is written as 'alertname=\"X\"'");
+                }
+            }
+        }
+        if items.is_empty() {
+            self.report
+                .error("bad-matcher", list.span, "no matcher; every alert would start the playbook")
+                .help("to mean that, write 'alertname=~\".+\"'");
+        }
+        Some(OnModel::Alertmanager { matchers })
+    }
+
+    fn schedule(&mut self, node: &'a Node, place: Span) -> Option<OnModel> {
+        let cron = self.needed_key(node, "cron", place, "cron: \"0 9 * * MON\"")?;
+        let text = self.string(cron)?;
+        let zone = node.get("timezone");
+        let timezone = zone.and_then(|node| self.string(node)).unwrap_or_else(|| "UTC".to_owned());
+        let catch_up = match node.get("catch_up").and_then(|node| self.word(node, &["none", "last", "all"])) {
+            Some("last") => CatchUp::Last,
+            Some("all") => CatchUp::All,
+            _ => CatchUp::None,
+        };
+        match Schedule::parse(&text, &timezone, catch_up) {
+            Ok(_) => Some(OnModel::Schedule { cron: text, timezone, catch_up }),
+            Err(ScheduleError::Cron(message)) => {
+                self.report.error("bad-cron", cron.span, message);
+                None
+            }
+            Err(error @ ScheduleError::Zone(_)) => {
+                let near = nearest(&timezone, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
+                let span = zone.map_or(cron.span, |node| node.span);
+                self.report
+                    .error("bad-timezone", span, error.to_string())
+                    .maybe_help(near.map(|near| format!("did you mean {near}?")));
+                None
+            }
+        }
+    }
+
+    fn trigger_inputs(&mut self, node: Option<&'a Node>, kind: &'static str, place: Span) -> BTreeMap<String, String> {
+        let entries = node.and_then(|node| self.entries(node, "inputs")).unwrap_or_default();
+        let mut inputs = BTreeMap::new();
+        for (key, node) in entries {
+            if !self.inputs.contains_key(&key.text) {
+                let near = nearest(&key.text, self.inputs.keys().map(String::as_str));
+                let help = near.map_or_else(|| "declare it under inputs".to_owned(), |near| format!("did you mean {near}?"));
+                self.report.error("unknown-input", key.span, format!("no input is named {}", key.text)).help(help);
+            }
+            if let Some(text) = self.cel(node, Place::Trigger(kind)) {
+                inputs.insert(key.text.clone(), text);
+            }
+        }
+        // A person gives what is missing; no other trigger can.
+        let missing: Vec<&String> = self
+            .inputs
+            .iter()
+            .filter(|(name, input)| input.required && !entries.iter().any(|(key, _)| key.text == **name))
+            .map(|(name, _)| name)
+            .collect();
+        if kind != "manual" && !missing.is_empty() {
+            let names = missing.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            self.report
+                .error("missing-input", place, format!("this trigger does not give the required input {names}"))
+                .help(format!("add inputs: {{{}: \"...\"}} to the trigger", missing[0]));
+        }
+        inputs
+    }
+}
+
+/// Why a text is no NATS subject filter.
+fn subject_problem(text: &str) -> Option<&'static str> {
+    let tokens: Vec<&str> = text.split('.').collect();
+    if text.len() > 256 {
+        return Some("it is longer than 256 bytes");
+    }
+    if tokens.iter().any(|token| token.is_empty()) {
+        return Some("a token between its dots is empty");
+    }
+    if text.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+        return Some("it holds a space");
+    }
+    if text.contains("{{") {
+        return Some("a template cannot stand here");
+    }
+    if tokens[..tokens.len() - 1].contains(&">") {
+        return Some("> can only come last");
+    }
+    if tokens.iter().any(|token| token.len() > 1 && token.contains(['*', '>'])) {
+        return Some("* and > stand for whole tokens");
+    }
+    None
+}
