@@ -13,6 +13,7 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 #[must_use]
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
+        ("playbook.schema.json", stanch_playbook::schema()),
         ("record.schema.json", record()),
         ("event.schema.json", event()),
         ("config.schema.json", json!(schemars::schema_for!(Config))),

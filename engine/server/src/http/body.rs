@@ -111,13 +111,19 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Pro
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body.not-json", detail, remedy));
     }
     let bytes: &[u8] = if received.bytes.is_empty() { b"{}" } else { &received.bytes };
-    serde_json::from_slice(bytes).map_err(|error| {
+    let remedy = "GET /api/v1/openapi.json shows what is expected";
+    let value = serde_json::from_slice(bytes).map_err(|error| {
         let (status, code) = match error.classify() {
             serde_json::error::Category::Data => (StatusCode::UNPROCESSABLE_ENTITY, "body.invalid"),
             _ => (StatusCode::BAD_REQUEST, "body.invalid-json"),
         };
-        Problem::new(status, code, error.to_string(), "GET /api/v1/openapi.json shows what is expected")
-    })
+        Problem::new(status, code, error.to_string(), remedy)
+    })?;
+    // serde takes a list for a struct, field by field.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body.invalid", "an object is expected", remedy));
+    }
+    Ok(value)
 }
 
 /// The media type without its parameters, in lower case.

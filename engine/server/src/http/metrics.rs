@@ -1,17 +1,18 @@
-//! Counters in Prometheus's text format. Runs and attempts are counted from durable records, by one task that follows the
-//! journal, so that nothing is counted that did not happen. Labels are never ids.
+//! Counters in Prometheus's text format. Runs and attempts are counted from durable records, by
+//! following the journal, so that nothing is counted that did not happen. Labels are never ids.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use serde::Deserialize;
-use stanch_core::run::StepState;
+use stanch_core::run::Run;
 use stanch_core::{RunId, Sequence, State};
 use stanch_journal::Entry;
-use stanch_playbook::Uses;
+use stanch_playbook::{Plan, PlanDigest, PlaybookName, StepKey, Uses};
 
 use crate::app::App;
 
@@ -19,6 +20,8 @@ use crate::app::App;
 const MOST: usize = 2000;
 /// How many records are read at once.
 const CHUNK: usize = 512;
+/// How long what is durable waits to be counted, unless someone asks.
+const EVERY: Duration = Duration::from_secs(1);
 
 /// One counter by its labels.
 struct Counter<const N: usize> {
@@ -79,10 +82,12 @@ pub(super) struct Metrics {
     truncated: Counter<1>,
     dead_letters: Counter<0>,
     requests: Counter<3>,
+    follower: tokio::sync::Mutex<Follower>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Counters that begin after what `state` tells of.
+    pub(super) fn after(state: &State) -> Self {
         Self {
             runs: Counter::new(
                 "stanch_runs_total",
@@ -114,11 +119,10 @@ impl Default for Metrics {
                 "HTTP requests answered.",
                 ["route", "method", "code"],
             ),
+            follower: tokio::sync::Mutex::new(Follower::after(state)),
         }
     }
-}
 
-impl Metrics {
     /// Counts an answered request.
     pub(super) fn answered(&self, route: &str, method: &Method, status: StatusCode) {
         let method = match method.as_str() {
@@ -153,111 +157,127 @@ impl Metrics {
     }
 }
 
-/// Counts what becomes durable from now on, until the engine ends.
+/// Counts what becomes durable, once a second at most; whoever asks for the metrics has them brought up to date before.
 pub(super) async fn follow(metrics: Arc<Metrics>, app: App) {
     let mut durable = app.handle.watch();
-    let state = Arc::clone(&durable.borrow_and_update());
-    let mut next = state.sequence.next();
-    let mut live = Live::of(&state);
-    drop(state);
-    loop {
-        if durable.borrow_and_update().sequence < next && durable.changed().await.is_err() {
-            return;
-        }
-        let (reader, from) = (Arc::clone(&app.reader), next);
-        let Ok(read) = tokio::task::spawn_blocking(move || reader.read(from, CHUNK)).await else { return };
-        match read {
-            Ok(entries) => {
-                for entry in &entries {
-                    next = live.count(&metrics, entry).unwrap_or(next).next().max(next);
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the journal cannot be read for metrics now");
-                if durable.changed().await.is_err() {
-                    return;
-                }
-            }
-        }
+    while durable.changed().await.is_ok() {
+        metrics.catch_up(&app).await;
+        tokio::time::sleep(EVERY).await;
     }
 }
 
-/// What the records of live runs do not repeat: the playbook, and the actions under way.
-#[derive(Default)]
-struct Live(HashMap<RunId, (String, HashMap<String, String>)>);
+/// Up to where records are counted, and what they do not repeat.
+struct Follower {
+    next: Sequence,
+    live: HashMap<RunId, Live>,
+}
+
+/// What is known of a live run.
+struct Live {
+    playbook: PlaybookName,
+    plan: Option<Arc<Plan>>,
+}
 
 /// What is counted of an envelope.
 #[derive(Deserialize)]
 struct Head<'a> {
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    sequence: Sequence,
     run: Option<RunId>,
-    step: Option<&'a str>,
+    plan: Option<PlanDigest>,
+    step: Option<StepKey>,
     #[serde(borrow)]
     outcome: Option<Cow<'a, str>>,
 }
 
-impl Live {
-    fn of(state: &State) -> Self {
-        let mut live = Self::default();
-        for (id, run) in &state.runs {
-            let mut actions = HashMap::new();
-            for (step, plan) in
-                run.steps.iter().zip(state.plan(run.plan).map(|plan| &plan.steps[..]).unwrap_or_default())
-            {
-                if let (StepState::Running { .. }, Uses::Action { name, .. }) = (&step.state, &plan.uses) {
-                    actions.insert(plan.key.to_string(), name.to_string());
-                }
-            }
-            live.0.insert(*id, (run.playbook.to_string(), actions));
-        }
-        live
+impl Follower {
+    /// Counts from after `state` on.
+    fn after(state: &State) -> Self {
+        let of = |run: &Run| Live { playbook: run.playbook.clone(), plan: state.plan(run.plan).cloned() };
+        Self { next: state.sequence.next(), live: state.runs.iter().map(|(id, run)| (*id, of(run))).collect() }
     }
 
-    /// Counts one record; gives its place. Payloads are read only where they say what no envelope does.
-    fn count(&mut self, metrics: &Metrics, entry: &Entry) -> Option<Sequence> {
-        #[derive(Deserialize)]
-        struct Playbook<'a> {
-            #[serde(borrow)]
-            playbook: Cow<'a, str>,
+    fn count(&mut self, metrics: &Metrics, state: &State, entry: &Entry) {
+        // Most kinds are not counted, and telling the kind is cheaper than reading the envelope.
+        let kind = kind_of(&entry.envelope);
+        if kind == Some("DeadLettered") {
+            metrics.dead_letters.add([], 1);
         }
-        #[derive(Deserialize)]
-        struct Action<'a> {
-            #[serde(borrow)]
-            action: Cow<'a, str>,
+        if !matches!(kind, Some("RunStarted" | "RunFinished" | "AttemptSucceeded" | "AttemptFailed" | "AttemptUnknown"))
+        {
+            return;
         }
-        let head: Head<'_> = serde_json::from_slice(&entry.envelope).ok()?;
-        let payload = entry.payload.as_ref().map(|payload| &*payload.bytes).unwrap_or_default();
-        match (&*head.kind, head.run, head.step) {
-            ("DeadLettered", ..) => metrics.dead_letters.add([], 1),
-            ("RunStarted", Some(run), _) => {
-                if let Ok(Playbook { playbook }) = serde_json::from_slice(payload) {
-                    self.0.insert(run, (playbook.into_owned(), HashMap::new()));
+        let Ok(head) = serde_json::from_slice::<Head<'_>>(&entry.envelope) else { return };
+        let Some(run) = head.run else { return };
+        let outcome = head.outcome.as_deref().unwrap_or_default();
+        match (kind, head.step) {
+            (Some("RunStarted"), _) => {
+                let plan = head.plan.and_then(|digest| state.plan(digest)).cloned();
+                let playbook = plan.as_ref().map(|plan| plan.name.clone()).or_else(|| playbook_of(entry));
+                if let Some(playbook) = playbook {
+                    self.live.insert(run, Live { playbook, plan });
                 }
             }
-            ("RunFinished", Some(run), _) => {
-                let playbook = self.0.remove(&run).map_or_else(|| "other".to_owned(), |(playbook, _)| playbook);
-                metrics.runs.add([&playbook, head.outcome.as_deref().unwrap_or_default()], 1);
-            }
-            ("AttemptScheduled", Some(run), Some(step)) => {
-                if let (Some((_, actions)), Ok(Action { action })) =
-                    (self.0.get_mut(&run), serde_json::from_slice(payload))
-                {
-                    actions.insert(step.to_owned(), action.into_owned());
+            (Some("RunFinished"), _) => {
+                if let Some(Live { playbook, .. }) = self.live.remove(&run) {
+                    metrics.runs.add([playbook.as_str(), outcome], 1);
                 }
             }
-            ("AttemptSucceeded" | "AttemptFailed" | "AttemptUnknown", Some(run), Some(step)) => {
-                if let Some((playbook, actions)) = self.0.get_mut(&run) {
-                    let action = actions.remove(step).unwrap_or_else(|| "other".to_owned());
-                    let phase = step.split('.').next().unwrap_or_default();
-                    metrics.attempts.add([playbook, phase, &action, head.outcome.as_deref().unwrap_or_default()], 1);
-                }
+            (_, Some(step)) => {
+                let Some(Live { playbook, plan }) = self.live.get(&run) else { return };
+                let index = plan.as_ref().and_then(|plan| plan.step_index(&step));
+                let action = match plan.as_ref().zip(index).map(|(plan, index)| &plan.steps[index].uses) {
+                    Some(Uses::Action { name, .. }) => name.as_str(),
+                    _ => "other",
+                };
+                let phase = step.as_str().split('.').next().unwrap_or_default();
+                metrics.attempts.add([playbook.as_str(), phase, action, outcome], 1);
             }
             _ => {}
         }
-        Some(head.sequence)
     }
+}
+
+impl Metrics {
+    /// Counts what has become durable since the last time.
+    pub(super) async fn catch_up(&self, app: &App) {
+        let follower = &mut *self.follower.lock().await;
+        loop {
+            let state = app.handle.state();
+            if state.sequence < follower.next {
+                return;
+            }
+            let (reader, from) = (Arc::clone(&app.reader), follower.next);
+            match tokio::task::spawn_blocking(move || reader.read(from, CHUNK)).await {
+                Ok(Ok(entries)) if !entries.is_empty() => {
+                    for entry in &entries {
+                        follower.count(self, &state, entry);
+                        follower.next = follower.next.next();
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the journal cannot be read for metrics now");
+                    return;
+                }
+                Ok(Ok(_)) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// The kind in a canonical envelope.
+fn kind_of(envelope: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(envelope).ok()?;
+    // Quotes inside of texts are escaped, so this is the key.
+    let (_, rest) = text.split_once(",\"kind\":\"")?;
+    rest.split_once('"').map(|(kind, _)| kind)
+}
+
+/// The playbook that a run's first record names.
+fn playbook_of(entry: &Entry) -> Option<PlaybookName> {
+    #[derive(Deserialize)]
+    struct Started {
+        playbook: PlaybookName,
+    }
+    serde_json::from_slice::<Started>(&entry.payload.as_ref()?.bytes).ok().map(|started| started.playbook)
 }
 
 #[cfg(test)]
@@ -274,6 +294,13 @@ mod tests {
         let mut out = String::new();
         counter.render(&mut out);
         assert!(out.contains("\nx_total{a=\"other\"} 5\n") && out.contains("\nx_total{a=\"0\"} 2\n"), "{out:.300}");
+    }
+
+    #[test]
+    fn the_kind_is_told_whatever_the_actor_is_called() {
+        let envelope = br#"{"actor":"person:,\"kind\":\"x","incident":"a","kind":"RunStarted","payload":""}"#;
+        assert_eq!(kind_of(envelope), Some("RunStarted"));
+        assert_eq!(kind_of(b"{}"), None);
     }
 
     #[test]

@@ -53,7 +53,7 @@ type Shared = Arc<Http>;
 
 /// Every route, over what is shared. Must be called within a runtime: it starts the task that counts durable records.
 pub(crate) fn router(app: App) -> Router {
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::after(&app.handle.state()));
     tokio::spawn(metrics::follow(Arc::clone(&metrics), app.clone()));
     let external_host = app.config.external_url.as_deref().and_then(guard::host_of_url);
     let streams = Arc::new(Semaphore::new(STREAMS));

@@ -107,18 +107,6 @@ impl Engine {
     pub(super) async fn metrics(&self) -> String {
         String::from_utf8(self.send(get("/metrics")).await.body).unwrap()
     }
-
-    /// The metrics once they have this line: they follow what is durable.
-    pub(super) async fn metrics_with(&self, line: &str) -> String {
-        for _ in 0..10_000 {
-            let text = self.metrics().await;
-            if text.contains(line) {
-                return text;
-            }
-            tokio::task::yield_now().await;
-        }
-        panic!("{line} is not in\n{}", self.metrics().await);
-    }
 }
 
 /// A request to be sent.
