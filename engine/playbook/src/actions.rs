@@ -159,7 +159,11 @@ pub static ALL: [Signature; 7] = [
         fields: &[
             field("duration", FieldKind::Duration, "How long to wait."),
             literal(field("for", FieldKind::Word(&["resolved"]), "What to wait for.")),
-            literal(field("settle", FieldKind::Duration, "How long the alerts must have stayed resolved; 30s by default.")),
+            literal(field(
+                "settle",
+                FieldKind::Duration,
+                "How long the alerts must have stayed resolved; 30s by default.",
+            )),
         ],
         any_of: &["duration", "for"],
         idempotence: Idempotence::Yes,

@@ -41,14 +41,8 @@ struct Known<'a> {
 
 /// Checks a document; `None` where it is so wrong that there is no model. Errors are in the report.
 pub(crate) fn playbook(text: &str, root: &Node, report: &mut Report) -> Option<PlaybookModel> {
-    let mut checker = Checker {
-        text,
-        report,
-        inputs: BTreeMap::new(),
-        steps: Vec::new(),
-        upstream: Vec::new(),
-        has_alert: true,
-    };
+    let mut checker =
+        Checker { text, report, inputs: BTreeMap::new(), steps: Vec::new(), upstream: Vec::new(), has_alert: true };
     checker.playbook(root)
 }
 
@@ -152,7 +146,8 @@ impl<'a> Checker<'a> {
         let default = node.get("default").map(|default| (default, default.to_json()));
         if let Some((default, value)) = &default {
             if !inputs::fits(kind, value) {
-                let message = format!("the default of {} is {}, not {}", name.text, default.type_name(), inputs::article(kind));
+                let message =
+                    format!("the default of {} is {}, not {}", name.text, default.type_name(), inputs::article(kind));
                 self.report.error("wrong-type", default.span, message);
             } else if required {
                 self.report
@@ -218,10 +213,14 @@ impl<'a> Checker<'a> {
 
     fn step_name(&mut self, key: &Key, phase: Phase) {
         let fits = (1..=63).contains(&key.text.len())
-            && key.text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'));
+            && key
+                .text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'));
         if !fits {
             let near = nearest(&key.text, ["on_failure"]).map(|near| format!("did you mean {near}? "));
-            let help = format!("{}use lower-case letters, digits, - and _; at most 63 characters", near.unwrap_or_default());
+            let help =
+                format!("{}use lower-case letters, digits, - and _; at most 63 characters", near.unwrap_or_default());
             self.report.error("bad-name", key.span, format!("{:?} is no step's name", key.text)).help(help);
         }
         if let Some(other) = self.steps.iter().find(|step| step.name == key.text) {

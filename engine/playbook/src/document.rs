@@ -69,9 +69,9 @@ impl Node {
             Kind::Number(number) => Value::Number(number.clone()),
             Kind::Text(text) => Value::String(text.clone()),
             Kind::List(items) => items.iter().map(Self::to_json).collect(),
-            Kind::Map(entries) => {
-                Value::Object(entries.iter().map(|(key, node)| (key.text.clone(), node.to_json())).collect::<Map<_, _>>())
-            }
+            Kind::Map(entries) => Value::Object(
+                entries.iter().map(|(key, node)| (key.text.clone(), node.to_json())).collect::<Map<_, _>>(),
+            ),
         }
     }
 }
@@ -79,7 +79,11 @@ impl Node {
 /// Parses a document; `None` where it has no tree, and `report` then says why.
 pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
     if text.len() > DOCUMENT_BYTES {
-        report.error("too-large", Span::default(), format!("document of {} bytes; the limit is {DOCUMENT_BYTES}", text.len()));
+        report.error(
+            "too-large",
+            Span::default(),
+            format!("document of {} bytes; the limit is {DOCUMENT_BYTES}", text.len()),
+        );
         return None;
     }
     Builder { text, report, open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, seen: false }.run()
@@ -124,7 +128,11 @@ impl Builder<'_, '_> {
             if matches!(event, Event::DocumentStart(..)) {
                 documents += 1;
                 if documents > 1 {
-                    self.report.error("several-documents", self.span(&span), "a file holds one playbook; this is a second document");
+                    self.report.error(
+                        "several-documents",
+                        self.span(&span),
+                        "a file holds one playbook; this is a second document",
+                    );
                     return None;
                 }
                 continue;
@@ -138,7 +146,11 @@ impl Builder<'_, '_> {
             return None;
         }
         if self.root.is_none() {
-            self.report.error("empty", Span::default(), "the file is empty; a playbook begins with: playbook: its-name");
+            self.report.error(
+                "empty",
+                Span::default(),
+                "the file is empty; a playbook begins with: playbook: its-name",
+            );
         }
         self.root
     }
@@ -245,7 +257,11 @@ impl Builder<'_, '_> {
                 None => {
                     let text = match node.kind {
                         Kind::Text(text) => text,
-                        _ => self.text.get(node.span.offset..node.span.offset + node.span.length).unwrap_or("").to_owned(),
+                        _ => self
+                            .text
+                            .get(node.span.offset..node.span.offset + node.span.length)
+                            .unwrap_or("")
+                            .to_owned(),
                     };
                     if text == "<<" {
                         self.report.error("merge-key", node.span, "merge keys (<<) are not part of the language");

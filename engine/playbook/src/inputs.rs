@@ -30,7 +30,9 @@ impl Plan {
                 let help = match nearest(&name, self.inputs.keys().map(String::as_str)) {
                     Some(near) => format!("; did you mean {near}?"),
                     None if self.inputs.is_empty() => format!("; {} takes no inputs", self.name),
-                    None => format!("; {} takes {}", self.name, self.inputs.keys().cloned().collect::<Vec<_>>().join(", ")),
+                    None => {
+                        format!("; {} takes {}", self.name, self.inputs.keys().cloned().collect::<Vec<_>>().join(", "))
+                    }
                 };
                 let message = format!("no input is named {name:?}{help}");
                 return Err(InputError { input: name, message });

@@ -16,7 +16,10 @@ pub(crate) enum Shape {
     Template,
     Cel,
     Bool,
-    Whole { least: u32, most: u32 },
+    Whole {
+        least: u32,
+        most: u32,
+    },
     Factor,
     Duration,
     Word(&'static [&'static str]),
@@ -29,7 +32,6 @@ pub(crate) enum Shape {
     ListOf(&'static Shape),
     Trigger,
     Phase,
-    Step,
     With,
 }
 
@@ -44,14 +46,30 @@ pub(crate) const MOST_TRIGGERS: usize = 64;
 pub(crate) const MOST_FACTOR: f64 = 100.0;
 
 pub(crate) const PLAYBOOK: &[Key] = &[
-    key("playbook", Shape::Name, "The playbook's name: lower-case letters, digits, and - or _ inside; at most 63 characters."),
+    key(
+        "playbook",
+        Shape::Name,
+        "The playbook's name: lower-case letters, digits, and - or _ inside; at most 63 characters.",
+    ),
     key("description", Shape::Text, "One sentence of what it is for."),
-    key("severity", Shape::Word(&["P0", "P1", "P2", "P3"]), "The severity of the incidents that it opens; P0 is the gravest."),
+    key(
+        "severity",
+        Shape::Word(&["P0", "P1", "P2", "P3"]),
+        "The severity of the incidents that it opens; P0 is the gravest.",
+    ),
     key("owner", Shape::Text, "The team that answers for it."),
     key("triggers", Shape::ListOf(&Shape::Trigger), "Which events start it. Without any, a person alone can."),
     key("inputs", Shape::MapOf(&Shape::Object(INPUT)), "The typed inputs of a run, by name."),
-    key("defaults", Shape::Object(DEFAULTS), "What holds for every action step that does not say otherwise; waits are not reached."),
-    key("concurrency", Shape::Whole { least: 1, most: MOST_RUNS }, "How many of its runs may be live at once; the others are queued."),
+    key(
+        "defaults",
+        Shape::Object(DEFAULTS),
+        "What holds for every action step that does not say otherwise; waits are not reached.",
+    ),
+    key(
+        "concurrency",
+        Shape::Whole { least: 1, most: MOST_RUNS },
+        "How many of its runs may be live at once; the others are queued.",
+    ),
     key("detect", Shape::Phase, "The first phase: find out what is going on."),
     key("contain", Shape::Phase, "The second phase: stop it from spreading."),
     key("eradicate", Shape::Phase, "The third phase: remove the cause."),
@@ -62,7 +80,11 @@ pub(crate) const PLAYBOOK: &[Key] = &[
 pub(crate) const PLAYBOOK_LATER: &[&str] = &["incident", "mode", "playbooks", "group_wait", "hold"];
 
 pub(crate) const INPUT: &[Key] = &[
-    key("type", Shape::Word(&["string", "bool", "int", "number", "list", "map"]), "The type that a value must have; number takes ints too."),
+    key(
+        "type",
+        Shape::Word(&["string", "bool", "int", "number", "list", "map"]),
+        "The type that a value must have; number takes ints too.",
+    ),
     key("required", Shape::Bool, "Whether a run without it is refused."),
     key("default", Shape::Any, "What it is where nothing is given."),
     key("description", Shape::Text, "What it is for."),
@@ -82,7 +104,11 @@ pub(crate) const RETRY: &[Key] = &[
     key("initial_interval", Shape::Duration, "The longest first delay."),
     key("backoff", Shape::Factor, "What the delay is multiplied by for each further attempt."),
     key("max_interval", Shape::Duration, "The longest delay of all."),
-    key("jitter", Shape::Word(&["full", "none"]), "Whether a delay is drawn between zero and its length (full), or is its length."),
+    key(
+        "jitter",
+        Shape::Word(&["full", "none"]),
+        "Whether a delay is drawn between zero and its length (full), or is its length.",
+    ),
 ];
 
 pub(crate) const RETRY_LATER: &[&str] = &["if"];
@@ -93,7 +119,11 @@ pub(crate) const TRIGGER: &[Key] = &[
     key("schedule", Shape::Object(SCHEDULE), "Instants of a cron expression."),
     key("manual", Shape::Object(MANUAL), "A person's request."),
     key("if", Shape::Cel, "CEL over event and alert; the trigger matches only where it is true."),
-    key("key", Shape::Template, "The incident's key, rendered for each alert or event; by default the alert's identity."),
+    key(
+        "key",
+        Shape::Template,
+        "The incident's key, rendered for each alert or event; by default the alert's identity.",
+    ),
     key("inputs", Shape::MapOf(&Shape::Cel), "CEL for each input, over event, alert and alerts."),
 ];
 
@@ -101,7 +131,11 @@ pub(crate) const TRIGGER_KINDS: [&str; 4] = ["alertmanager", "nats", "schedule",
 pub(crate) const TRIGGER_LATER: &[&str] = &["group_wait", "hold", "on_repeat", "mode"];
 
 pub(crate) const ALERTMANAGER: &[Key] = &[
-    key("matchers", Shape::Matchers, "Alertmanager's own matchers, such as alertname=\"X\" or env=~\"prod|stage\"; all must match."),
+    key(
+        "matchers",
+        Shape::Matchers,
+        "Alertmanager's own matchers, such as alertname=\"X\" or env=~\"prod|stage\"; all must match.",
+    ),
     key("if", Shape::Cel, "As beside the trigger."),
 ];
 
@@ -111,16 +145,27 @@ pub(crate) const NATS: &[Key] = &[
 ];
 
 pub(crate) const SCHEDULE: &[Key] = &[
-    key("cron", Shape::Text, "Five fields (minute, hour, day of month, month, day of week) or an alias such as @weekly."),
+    key(
+        "cron",
+        Shape::Text,
+        "Five fields (minute, hour, day of month, month, day of week) or an alias such as @weekly.",
+    ),
     key("timezone", Shape::Text, "An IANA time zone; UTC by default."),
-    key("catch_up", Shape::Word(&["none", "last", "all"]), "Which instants fire late that the engine missed; none by default."),
+    key(
+        "catch_up",
+        Shape::Word(&["none", "last", "all"]),
+        "Which instants fire late that the engine missed; none by default.",
+    ),
 ];
 
 pub(crate) const MANUAL: &[Key] = &[];
 
 /// Beside the steps' names in a phase.
-pub(crate) const PHASE: &[Key] =
-    &[key("on_failure", Shape::Word(&["stop"]), "What a failed step leads to: no further step starts, and finally runs.")];
+pub(crate) const PHASE: &[Key] = &[key(
+    "on_failure",
+    Shape::Word(&["stop"]),
+    "What a failed step leads to: no further step starts, and finally runs.",
+)];
 
 pub(crate) const STEP: &[Key] = &[
     key("needs", Shape::Texts, "The steps of the same phase that must be over first."),
@@ -133,10 +178,24 @@ pub(crate) const STEP: &[Key] = &[
     key("retry", Shape::Object(RETRY), "How failed attempts are repeated."),
     key("on_unknown", Shape::Word(ON_UNKNOWN), "What an attempt leads to of which nobody knows whether it happened."),
     key("timeout", Shape::Duration, "The limit for each attempt; for a wait, for the whole of it."),
-    key("outputs", Shape::MapOf(&Shape::Cel), "CEL over result and the rest, for each output; steps.<name>.outputs has them."),
+    key(
+        "outputs",
+        Shape::MapOf(&Shape::Cel),
+        "CEL over result and the rest, for each output; steps.<name>.outputs has them.",
+    ),
     key("continue_on_error", Shape::Bool, "Whether the run goes on where the step fails."),
 ];
 
 pub(crate) const STEP_LATER: &[&str] = &[
-    "foreach", "max_parallel", "undo", "verify", "runs_on", "artifacts", "on_timeout", "until", "every", "within", "hold",
+    "foreach",
+    "max_parallel",
+    "undo",
+    "verify",
+    "runs_on",
+    "artifacts",
+    "on_timeout",
+    "until",
+    "every",
+    "within",
+    "hold",
 ];

@@ -4,8 +4,8 @@
 //! Absent: I/O, clocks, randomness, asynchrony. Input of any shape gives diagnostics, never a panic.
 
 pub mod actions;
-pub mod diagnostic;
 mod check;
+pub mod diagnostic;
 mod document;
 pub mod evaluate;
 pub mod inputs;
@@ -17,6 +17,7 @@ pub mod name;
 mod nearest;
 pub mod plan;
 pub mod schedule;
+mod schema;
 pub mod time;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -25,4 +26,5 @@ pub use inputs::InputError;
 pub use load::{Loaded, load};
 pub use name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
 pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait, subject_matches};
+pub use schema::schema;
 pub use time::{InvalidDuration, Timestamp, parse_duration};

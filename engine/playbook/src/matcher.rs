@@ -258,7 +258,18 @@ mod tests {
     #[test]
     fn texts_that_are_no_matchers_are_refused_with_their_place() {
         let errors: Vec<String> = [
-            "", "{}", "a", "a==x", "=x", r#"a="x"#, r#"a="x" b="y""#, "a=~\"(\"", "a=~\"((a{1000}){1000})\"", "{a=x", "a=x}", "a='x'",
+            "",
+            "{}",
+            "a",
+            "a==x",
+            "=x",
+            r#"a="x"#,
+            r#"a="x" b="y""#,
+            "a=~\"(\"",
+            "a=~\"((a{1000}){1000})\"",
+            "{a=x",
+            "a=x}",
+            "a='x'",
         ]
         .iter()
         .map(|text| {

@@ -134,7 +134,8 @@ impl PlaybookModel {
             steps.push(step(model, key, &index).map_err(|error| PlanError(format!("{place}: {error}")))?);
         }
         let triggers = self.triggers.into_iter().map(trigger).collect::<Result<_, _>>()?;
-        let input = |model: InputModel| InputSpec { kind: model.kind, required: model.required, default: model.default };
+        let input =
+            |model: InputModel| InputSpec { kind: model.kind, required: model.required, default: model.default };
         Ok(Plan {
             name: PlaybookName::new(self.name),
             digest,
@@ -166,7 +167,9 @@ fn trigger(model: TriggerModel) -> Result<Trigger, PlanError> {
     let on = match model.on {
         OnModel::Alertmanager { matchers } => {
             let parsed = matchers.iter().map(|text| Matcher::parse(text)).collect::<Result<Vec<_>, _>>();
-            TriggerOn::Alertmanager(parsed.map_err(|error| PlanError(error.to_string()))?.into_iter().flatten().collect())
+            TriggerOn::Alertmanager(
+                parsed.map_err(|error| PlanError(error.to_string()))?.into_iter().flatten().collect(),
+            )
         }
         OnModel::Nats { subject } => TriggerOn::Nats { subject },
         OnModel::Schedule { cron, timezone, catch_up } => TriggerOn::Schedule(

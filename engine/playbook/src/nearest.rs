@@ -9,7 +9,10 @@ pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>)
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&folded, &name.to_lowercase().replace('-', "_")), name))
-        .filter(|(distance, name)| *distance <= (name.len().max(wrong.len()) / 3).max(1))
+        .filter(|(distance, name)| {
+            let length = name.len().max(wrong.len());
+            *distance <= (length / 3).max(1) && *distance < length
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

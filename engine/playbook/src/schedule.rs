@@ -205,7 +205,11 @@ impl Field {
         let number = text.parse::<u32>().ok().filter(|number| (self.first..=self.last).contains(number));
         number.filter(|_| text.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(|| {
             let text: String = text.chars().take(32).collect();
-            let also = if self.names.is_empty() { String::new() } else { format!(" or a name such as {}", self.names[1].to_uppercase()) };
+            let also = if self.names.is_empty() {
+                String::new()
+            } else {
+                format!(" or a name such as {}", self.names[1].to_uppercase())
+            };
             format!("{}: {text:?} is no number from {} to {}{also}", self.name, self.first, self.last)
         })
     }
@@ -240,12 +244,22 @@ mod tests {
         check("0 9 * * 7", "UTC", "2026-11-21T00:00:00Z", &["2026-11-22T09:00:00Z"]);
         check("0 9 * * MON", "UTC", "2026-11-21T00:00:00Z", &["2026-11-23T09:00:00Z"]);
         check("0 9 * * 1-5", "UTC", "2026-11-26T10:00:00Z", &["2026-11-27T09:00:00Z", "2026-11-30T09:00:00Z"]);
-        check("0 9 * * fri-7", "UTC", "2026-11-20T10:00:00Z", &["2026-11-21T09:00:00Z", "2026-11-22T09:00:00Z", "2026-11-27T09:00:00Z"]);
+        check(
+            "0 9 * * fri-7",
+            "UTC",
+            "2026-11-20T10:00:00Z",
+            &["2026-11-21T09:00:00Z", "2026-11-22T09:00:00Z", "2026-11-27T09:00:00Z"],
+        );
     }
 
     #[test]
     fn a_day_of_month_and_a_day_of_week_are_either_or() {
-        check("0 0 13 * FRI", "UTC", "2026-11-10T00:00:00Z", &["2026-11-13T00:00:00Z", "2026-11-20T00:00:00Z", "2026-11-27T00:00:00Z"]);
+        check(
+            "0 0 13 * FRI",
+            "UTC",
+            "2026-11-10T00:00:00Z",
+            &["2026-11-13T00:00:00Z", "2026-11-20T00:00:00Z", "2026-11-27T00:00:00Z"],
+        );
         check("0 0 15 * FRI", "UTC", "2026-11-14T00:00:00Z", &["2026-11-15T00:00:00Z", "2026-11-20T00:00:00Z"]);
         check("0 0 */2 * FRI", "UTC", "2026-11-10T00:00:00Z", &["2026-11-13T00:00:00Z", "2026-11-27T00:00:00Z"]);
     }
@@ -263,29 +277,79 @@ mod tests {
     #[test]
     fn a_time_in_the_spring_gap_fires_once_after_it() {
         // New York leaves out 02:00 to 03:00 on 2026-03-08; London 01:00 to 02:00 on 2026-03-29.
-        check("30 2 * * *", "America/New_York", "2026-03-07T12:00:00Z", &["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"]);
-        check("*/30 * * * *", "Europe/London", "2026-03-29T00:30:00Z", &["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]);
+        check(
+            "30 2 * * *",
+            "America/New_York",
+            "2026-03-07T12:00:00Z",
+            &["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"],
+        );
+        check(
+            "*/30 * * * *",
+            "Europe/London",
+            "2026-03-29T00:30:00Z",
+            &["2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"],
+        );
         check("30 1 * * *", "Europe/London", "2026-03-28T12:00:00Z", &["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]);
         // Lord Howe moves by half an hour, at 02:00 local time on 2026-10-04.
-        check("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T00:00:00Z", &["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"]);
+        check(
+            "15 2 * * *",
+            "Australia/Lord_Howe",
+            "2026-10-03T00:00:00Z",
+            &["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"],
+        );
         // Samoa left out the whole of 2011-12-30.
-        check("0 12 * * *", "Pacific/Apia", "2011-12-29T00:00:00Z", &["2011-12-29T22:00:00Z", "2011-12-30T10:00:00Z", "2011-12-30T22:00:00Z"]);
+        check(
+            "0 12 * * *",
+            "Pacific/Apia",
+            "2011-12-29T00:00:00Z",
+            &["2011-12-29T22:00:00Z", "2011-12-30T10:00:00Z", "2011-12-30T22:00:00Z"],
+        );
     }
 
     #[test]
     fn a_time_that_occurs_twice_fires_at_the_first() {
         // New York repeats 01:00 to 02:00 on 2026-11-01, London on 2026-10-25.
-        check("30 1 * * *", "America/New_York", "2026-10-31T12:00:00Z", &["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]);
+        check(
+            "30 1 * * *",
+            "America/New_York",
+            "2026-10-31T12:00:00Z",
+            &["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
+        );
         check("30 1 * * *", "America/New_York", "2026-11-01T05:45:00Z", &["2026-11-02T06:30:00Z"]);
-        check("*/30 * * * *", "Europe/London", "2026-10-25T00:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-25T02:00:00Z"]);
-        check("45 1 * * *", "Australia/Lord_Howe", "2026-04-04T00:00:00Z", &["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"]);
+        check(
+            "*/30 * * * *",
+            "Europe/London",
+            "2026-10-25T00:00:00Z",
+            &["2026-10-25T00:30:00Z", "2026-10-25T02:00:00Z"],
+        );
+        check(
+            "45 1 * * *",
+            "Australia/Lord_Howe",
+            "2026-04-04T00:00:00Z",
+            &["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"],
+        );
     }
 
     #[test]
     fn wrong_expressions_are_refused_with_the_field() {
         let errors: Vec<String> = [
-            "", "* * * *", "0 * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "* * * * L",
-            "5/10 * * * *", "*/0 * * * *", "30-10 * * * *", "@every 5m", "0 0 30 2 *", "+1 * * * *", "1,,2 * * * *", "* * * * MONDAY",
+            "",
+            "* * * *",
+            "0 * * * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "* * 0 * *",
+            "* * * 13 *",
+            "* * * * 8",
+            "* * * * L",
+            "5/10 * * * *",
+            "*/0 * * * *",
+            "30-10 * * * *",
+            "@every 5m",
+            "0 0 30 2 *",
+            "+1 * * * *",
+            "1,,2 * * * *",
+            "* * * * MONDAY",
         ]
         .iter()
         .map(|text| format!("{text:?}: {}", Schedule::parse(text, "UTC", CatchUp::None).unwrap_err()))

@@ -46,7 +46,13 @@ impl<'a> Checker<'a> {
     }
 
     /// A template's text.
-    pub(super) fn template(&mut self, node: &'a Node, leaf: Leaf, place: Place, secrets: Option<&[String]>) -> Option<String> {
+    pub(super) fn template(
+        &mut self,
+        node: &'a Node,
+        leaf: Leaf,
+        place: Place,
+        secrets: Option<&[String]>,
+    ) -> Option<String> {
         let text = self.scalar(node, "a text")?;
         self.template_text(node, &text, leaf, place, secrets).then_some(text)
     }
@@ -120,8 +126,13 @@ impl<'a> Checker<'a> {
         }
         match (root, rest.as_slice()) {
             ("inputs", [name, ..]) if !self.inputs.contains_key(*name) => {
-                let help = nearest(name, self.inputs.keys().map(String::as_str)).map(|near| format!("did you mean inputs.{near}?"));
-                Some(("unknown-input", format!("no input is named {name}"), help.or_else(|| Some("declare it under inputs".to_owned()))))
+                let help = nearest(name, self.inputs.keys().map(String::as_str))
+                    .map(|near| format!("did you mean inputs.{near}?"));
+                Some((
+                    "unknown-input",
+                    format!("no input is named {name}"),
+                    help.or_else(|| Some("declare it under inputs".to_owned())),
+                ))
             }
             ("steps", [name, rest @ ..]) => self.step_reference(name, rest, place),
             ("alert", [part, ..]) => unknown_part(root, part, ALERT),
@@ -147,9 +158,11 @@ impl<'a> Checker<'a> {
                 let help = "secrets may stand in the values of headers and env alone".to_owned();
                 ("unknown-name", "a secret cannot stand here".to_owned(), Some(help))
             }
-            _ if ROOTS.contains(&root) => {
-                (("unknown-name"), format!("{root} does not exist in a trigger"), Some(format!("use {}", usable.join(", "))))
-            }
+            _ if ROOTS.contains(&root) => (
+                ("unknown-name"),
+                format!("{root} does not exist in a trigger"),
+                Some(format!("use {}", usable.join(", "))),
+            ),
             _ => {
                 let help = match nearest(root, usable.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
@@ -162,7 +175,12 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn step_reference(&self, name: &str, rest: &[&str], place: Place) -> Option<(&'static str, String, Option<String>)> {
+    fn step_reference(
+        &self,
+        name: &str,
+        rest: &[&str],
+        place: Place,
+    ) -> Option<(&'static str, String, Option<String>)> {
         let (Place::Step(at) | Place::Outputs(at)) = place else { return None };
         let Some(index) = self.steps.iter().position(|step| step.name == name) else {
             let near = nearest(name, self.steps.iter().map(|step| step.name)).map(|near| match identifier(near) {
@@ -170,8 +188,11 @@ impl<'a> Checker<'a> {
                 false => format!("did you mean steps[\"{near}\"]?"),
             });
             // `steps.a-b` is a subtraction in CEL: the part before the dash is what is looked up.
-            let dashed = self.steps.iter().find(|step| step.name.split_once('-').is_some_and(|(first, _)| first == name));
-            let help = dashed.map(|step| format!("a name with a dash needs brackets in CEL: steps[\"{}\"]", step.name)).or(near);
+            let dashed =
+                self.steps.iter().find(|step| step.name.split_once('-').is_some_and(|(first, _)| first == name));
+            let help = dashed
+                .map(|step| format!("a name with a dash needs brackets in CEL: steps[\"{}\"]", step.name))
+                .or(near);
             return Some(("unknown-step", format!("no step is named {name}"), help));
         };
         let (here, there) = (&self.steps[at], &self.steps[index]);
@@ -189,7 +210,9 @@ impl<'a> Checker<'a> {
         }
         match rest {
             [] => None,
-            ["items", ..] => Some(("not-yet-supported", "items needs foreach, which is not supported yet".to_owned(), None)),
+            ["items", ..] => {
+                Some(("not-yet-supported", "items needs foreach, which is not supported yet".to_owned(), None))
+            }
             ["outputs", output, ..] if !there.outputs.contains(output) => {
                 let help = match nearest(output, there.outputs.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),

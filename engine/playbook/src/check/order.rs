@@ -74,7 +74,8 @@ impl Checker<'_> {
             }
             let start = members.iter().copied().min().unwrap_or_default();
             let path = cycle_from(start, &members, needs);
-            let names: Vec<&str> = path.iter().chain(std::iter::once(&start)).map(|index| self.steps[*index].name).collect();
+            let names: Vec<&str> =
+                path.iter().chain(std::iter::once(&start)).map(|index| self.steps[*index].name).collect();
             let span = needs[start]
                 .iter()
                 .find(|(other, _)| path.get(1).unwrap_or(&start) == other)

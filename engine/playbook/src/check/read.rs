@@ -186,7 +186,9 @@ impl<'a> Checker<'a> {
         let before = &self.text[..offset];
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        let length = length.min((node.span.offset + node.span.length).saturating_sub(offset));
+        let end = (offset + length).min(node.span.offset + node.span.length).max(offset);
+        // A place that a parser gave as one byte may stand on a longer letter.
+        let length = (end..=self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(end) - offset;
         Span { offset, length, line, column }
     }
 }

@@ -93,7 +93,11 @@ impl<'a> Checker<'a> {
         if own_unknown == Some(OnUnknown::Retry) && !idempotent {
             let span = node.get("on_unknown").map_or(place, |node| node.span);
             self.report
-                .warning("may-happen-twice", span, format!("{} is not idempotent: a further attempt may do it twice", signature.name))
+                .warning(
+                    "may-happen-twice",
+                    span,
+                    format!("{} is not idempotent: a further attempt may do it twice", signature.name),
+                )
                 .help("use on_unknown: ask, or say idempotent: true where the target takes the idempotency key");
         }
         let timeout = if is_wait { timeout } else { timeout.or(defaults.timeout).or(Some(TIMEOUT)) };
@@ -137,7 +141,9 @@ impl<'a> Checker<'a> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         for (name, span) in &names {
             if name.is_empty() || !name.bytes().all(fits) {
-                self.report.error("bad-name", *span, format!("{name:?} is no secret's name")).help("write the name alone, such as edr");
+                self.report
+                    .error("bad-name", *span, format!("{name:?} is no secret's name"))
+                    .help("write the name alone, such as edr");
             }
         }
         names.into_iter().map(|(name, _)| name).collect()
@@ -215,10 +221,11 @@ impl<'a> Checker<'a> {
                 _ => Jitter::Full,
             }),
         };
-        if let (Some(first), Some(most), Some(node)) = (retry.initial_interval, retry.max_interval, node.get("max_interval")) {
-            if most < first {
-                self.report.error("wrong-value", node.span, "max_interval is shorter than initial_interval");
-            }
+        if let (Some(first), Some(most), Some(node)) =
+            (retry.initial_interval, retry.max_interval, node.get("max_interval"))
+            && most < first
+        {
+            self.report.error("wrong-value", node.span, "max_interval is shorter than initial_interval");
         }
         retry
     }

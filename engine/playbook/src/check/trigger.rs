@@ -37,7 +37,11 @@ impl<'a> Checker<'a> {
         };
         if let Some((other, other_key, _)) = kinds.next() {
             self.report
-                .error("trigger-kind", other_key.span, format!("a trigger listens to one thing; this one has {kind} and {other}"))
+                .error(
+                    "trigger-kind",
+                    other_key.span,
+                    format!("a trigger listens to one thing; this one has {kind} and {other}"),
+                )
                 .help("write two triggers");
             return None;
         }
@@ -46,7 +50,9 @@ impl<'a> Checker<'a> {
         let conditions = [node.get("if"), on.get("if").filter(|_| matches!(kind, "alertmanager" | "nats"))];
         let condition = match conditions {
             [Some(_), Some(inner)] => {
-                self.report.error("duplicate-key", inner.span, "the trigger has an if already").help("join the two with &&");
+                self.report
+                    .error("duplicate-key", inner.span, "the trigger has an if already")
+                    .help("join the two with &&");
                 None
             }
             [outer, inner] => outer.or(inner).and_then(|node| self.cel(node, place)),
@@ -105,7 +111,9 @@ impl<'a> Checker<'a> {
                 Ok(_) => matchers.push(text),
                 Err(error) => {
                     let span = self.within(item, &text, error.offset, 1);
-                    self.report.error("bad-matcher", span, error.message).help("a matcher is written as 'alertname=\"X\"'");
+                    self.report
+                        .error("bad-matcher", span, error.message)
+                        .help("a matcher is written as 'alertname=\"X\"'");
                 }
             }
         }
@@ -150,7 +158,8 @@ impl<'a> Checker<'a> {
         for (key, node) in entries {
             if !self.inputs.contains_key(&key.text) {
                 let near = nearest(&key.text, self.inputs.keys().map(String::as_str));
-                let help = near.map_or_else(|| "declare it under inputs".to_owned(), |near| format!("did you mean {near}?"));
+                let help =
+                    near.map_or_else(|| "declare it under inputs".to_owned(), |near| format!("did you mean {near}?"));
                 self.report.error("unknown-input", key.span, format!("no input is named {}", key.text)).help(help);
             }
             if let Some(text) = self.cel(node, Place::Trigger(kind)) {

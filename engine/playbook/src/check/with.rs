@@ -59,7 +59,11 @@ impl<'a> Checker<'a> {
                 .help(format!("add it to with: {}", field.doc.trim_end_matches('.').to_lowercase()));
         }
         if !signature.any_of.is_empty() && !signature.any_of.iter().any(|name| given(name)) {
-            self.report.error("missing-field", span, format!("{} needs {}", signature.name, signature.any_of.join(" or ")));
+            self.report.error(
+                "missing-field",
+                span,
+                format!("{} needs {}", signature.name, signature.any_of.join(" or ")),
+            );
         }
         if signature.name == WAIT {
             if given("duration") && given("for") {
@@ -180,7 +184,11 @@ impl<'a> Checker<'a> {
             self.report.error("wrong-value", program.span, "the program's name is empty");
         } else if let Some(script) = templated_script(&arguments) {
             self.report
-                .error("shell-injection", items[script].span, "a template cannot stand in a script that an interpreter runs")
+                .error(
+                    "shell-injection",
+                    items[script].span,
+                    "a template cannot stand in a script that an interpreter runs",
+                )
                 .help("pass it in env or stdin");
         }
         Some(texts.into_iter().map(Value::String).collect())

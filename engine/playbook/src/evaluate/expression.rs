@@ -16,11 +16,30 @@ const ITEMS: usize = 20_000;
 const NESTED_ITEMS: usize = 1_000;
 const RESULT_NODES: usize = 100_000;
 const COMPREHENSIONS: usize = 2;
+/// How deep the parsed tree may be: evaluation takes up to 40 KiB of stack a level, and a thread has 2 MiB.
+const LEVELS: usize = 32;
+const PARSER_STACK: usize = 16 * 1024 * 1024;
 
 /// Names that stand for types and function groups, not for values.
 const RESERVED: [&str; 18] = [
-    "bool", "bytes", "double", "duration", "dyn", "int", "list", "map", "null_type", "string", "timestamp", "type",
-    "uint", "google", "base64", "math", "strings", "optional",
+    "bool",
+    "bytes",
+    "double",
+    "duration",
+    "dyn",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "timestamp",
+    "type",
+    "uint",
+    "google",
+    "base64",
+    "math",
+    "strings",
+    "optional",
 ];
 
 static ENV: LazyLock<Arc<cel::Env>> = LazyLock::new(|| {
@@ -56,16 +75,30 @@ impl Expression {
     /// # Errors
     /// [`CompileError`] where it is over 2 KiB, over 150 operators, nested too deep, or no CEL.
     pub fn compile(text: &str) -> Result<Self, CompileError> {
-        scan::expression(text)?;
+        let shallow = scan::expression(text)?;
         if text.trim().is_empty() {
             return Err(CompileError::new(0, "the expression is empty"));
         }
-        let program = ENV.compile(text).map_err(|errors| syntax_error(text, &errors))?;
-        let mut walk = Walk { text, program: &program, bound: Vec::new(), used: BTreeMap::new(), references: Vec::new(), deepest: 0 };
+        let program = if shallow { parse(text)? } else { parse_deep(text)? };
+        let mut walk = Walk {
+            text,
+            program: &program,
+            bound: Vec::new(),
+            used: BTreeMap::new(),
+            references: Vec::new(),
+            deepest: 0,
+            level: 0,
+            levels: 0,
+        };
         walk.expression(program.expression(), 0);
-        let Walk { used, references, deepest, .. } = walk;
+        let Walk { used, references, deepest, levels, .. } = walk;
+        if levels > LEVELS {
+            return Err(CompileError::new(0, format!("expression of {levels} levels; the limit is {LEVELS}"))
+                .help("split it over the outputs of several steps"));
+        }
         if deepest > COMPREHENSIONS {
-            let message = format!("more than {COMPREHENSIONS} comprehensions (map, filter, all, exists) inside each other");
+            let message =
+                format!("more than {COMPREHENSIONS} comprehensions (map, filter, all, exists) inside each other");
             return Err(CompileError::new(0, message).help("compute the inner one in an output of an earlier step"));
         }
         let roots = used.keys().cloned().collect();
@@ -120,12 +153,30 @@ impl Expression {
     }
 }
 
+fn parse(text: &str) -> Result<cel::Program, CompileError> {
+    ENV.compile(text).map_err(|errors| syntax_error(text, &errors))
+}
+
+/// Parses on a stack of its own: what the parser needs is bounded, but more than the caller may have left.
+fn parse_deep(text: &str) -> Result<cel::Program, CompileError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK).spawn_scoped(scope, || parse(text));
+        let joined = thread.map(std::thread::ScopedJoinHandle::join);
+        joined
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| Err(CompileError::new(0, "the expression cannot be parsed here")))
+    })
+}
+
 fn syntax_error(text: &str, errors: &cel::ParseErrors) -> CompileError {
     let Some(first) = errors.errors.first() else { return CompileError::new(0, "not a CEL expression") };
     let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1), usize::try_from(first.pos.1).unwrap_or(1));
     let message: String = first.msg.lines().next().unwrap_or_default().chars().take(160).collect();
     let message = message.strip_prefix("Syntax error: ").unwrap_or(&message);
-    let error = CompileError::new(super::template::offset_of(text, line, column), format!("not a CEL expression: {message}"));
+    let message = message.split(" expecting ").next().unwrap_or(message);
+    let error =
+        CompileError::new(super::template::offset_of(text, line, column), format!("not a CEL expression: {message}"));
     if text.contains("{{") {
         return error.help("this key is CEL: write names without braces, such as inputs.host");
     }
@@ -229,11 +280,21 @@ struct Walk<'a> {
     used: BTreeMap<String, Used>,
     references: Vec<Reference>,
     deepest: usize,
+    level: usize,
+    levels: usize,
 }
 
 impl<'a> Walk<'a> {
     fn expression(&mut self, expression: &'a IdedExpr, depth: usize) {
+        self.level += 1;
+        self.levels = self.levels.max(self.level);
+        self.inner(expression, depth);
+        self.level -= 1;
+    }
+
+    fn inner(&mut self, expression: &'a IdedExpr, depth: usize) {
         if let Some((root, rest, id)) = chain(expression) {
+            self.levels = self.levels.max(self.level + rest.len());
             self.name(root, &rest, id);
             return;
         }
@@ -252,13 +313,19 @@ impl<'a> Walk<'a> {
                 self.bound.push(&comprehension.iter_var);
                 self.bound.extend(comprehension.iter_var2.as_deref());
                 self.bound.push(&comprehension.accu_var);
-                for part in [&comprehension.accu_init, &comprehension.loop_cond, &comprehension.loop_step, &comprehension.result] {
+                for part in [
+                    &comprehension.accu_init,
+                    &comprehension.loop_cond,
+                    &comprehension.loop_step,
+                    &comprehension.result,
+                ] {
                     self.expression(part, depth + 1);
                 }
                 self.bound.truncate(before);
             }
             Expr::List(list) => list.elements.iter().for_each(|element| self.expression(element, depth)),
-            Expr::Map(cel::common::ast::MapExpr { entries }) | Expr::Struct(cel::common::ast::StructExpr { entries, .. }) => {
+            Expr::Map(cel::common::ast::MapExpr { entries })
+            | Expr::Struct(cel::common::ast::StructExpr { entries, .. }) => {
                 for entry in entries {
                     match &entry.expr {
                         cel::common::ast::EntryExpr::StructField(field) => self.expression(&field.value, depth),

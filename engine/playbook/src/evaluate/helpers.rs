@@ -19,8 +19,8 @@ const FUEL: u32 = 50_000;
 
 /// Helpers that can stand in a tag.
 pub(super) const INLINE: [&str; 18] = [
-    "json", "count", "join", "default", "upper", "lower", "trim", "lookup", "len", "eq", "ne", "gt", "gte", "lt", "lte",
-    "and", "or", "not",
+    "json", "count", "join", "default", "upper", "lower", "trim", "lookup", "len", "eq", "ne", "gt", "gte", "lt",
+    "lte", "and", "or", "not",
 ];
 /// Helpers that open a block.
 pub(super) const BLOCKS: [&str; 5] = ["if", "unless", "each", "with", "raw"];
@@ -165,7 +165,12 @@ impl HelperDef for Function {
         if arguments.is_empty() {
             return Err(failed(format!("{} needs an argument", self.name)));
         }
-        (self.function)(&arguments).map(ScopedJson::Derived).map_err(|error| failed(format!("{}: {error}", self.name)))
+        let value = (self.function)(&arguments).map_err(|error| failed(format!("{}: {error}", self.name)))?;
+        // Checked at each helper: `json` of `json` of a text doubles its length.
+        match value.as_str() {
+            Some(text) if text.len() > super::template::OUTPUT_BYTES => Err(failed(too_long())),
+            _ => Ok(ScopedJson::Derived(value)),
+        }
     }
 }
 

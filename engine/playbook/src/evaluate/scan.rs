@@ -8,8 +8,11 @@ pub(super) const TEMPLATE_BYTES: usize = 8 * 1024;
 const EXPRESSION_BYTES: usize = 2 * 1024;
 const NESTING: usize = 32;
 const BLOCKS: usize = 64;
-/// Each becomes a level of the tree in the worst case; 2,000 overflow the stack of a thread.
 const OPERATORS: usize = 150;
+/// How deep brackets may stand in a condition.
+const BRACKETS: usize = 16;
+/// How deep they may stand for the parser to do with the caller's stack: it takes up to 200 KiB a level.
+const SHALLOW: usize = 4;
 
 /// Refuses a template whose size or depth could exhaust a parser's stack.
 pub(super) fn template(text: &str) -> Result<(), CompileError> {
@@ -57,13 +60,13 @@ pub(super) fn template(text: &str) -> Result<(), CompileError> {
     Ok(())
 }
 
-/// Refuses a condition whose size or depth could exhaust the stack while it is parsed, evaluated or dropped.
-pub(super) fn expression(text: &str) -> Result<(), CompileError> {
+/// Refuses a condition whose size or depth could exhaust the stack while it is parsed; whether it is shallow.
+pub(super) fn expression(text: &str) -> Result<bool, CompileError> {
     if text.len() > EXPRESSION_BYTES {
         let message = format!("expression of {} bytes; the limit is {EXPRESSION_BYTES}", text.len());
         return Err(CompileError::new(0, message));
     }
-    let (mut depth, mut operators) = (0_usize, 0_usize);
+    let (mut depth, mut deepest, mut operators) = (0_usize, 0_usize, 0_usize);
     let mut quote = None;
     let mut skip = false;
     for (at, letter) in text.char_indices() {
@@ -83,6 +86,7 @@ pub(super) fn expression(text: &str) -> Result<(), CompileError> {
             '"' | '\'' => quote = Some(letter),
             '(' | '[' | '{' => {
                 depth += 1;
+                deepest = deepest.max(depth);
                 operators += 1;
             }
             ')' | ']' | '}' => depth = depth.saturating_sub(1),
@@ -90,13 +94,13 @@ pub(super) fn expression(text: &str) -> Result<(), CompileError> {
             'i' if text[at..].starts_with("in ") => operators += 1,
             _ => {}
         }
-        if depth > NESTING {
-            return Err(CompileError::new(at, format!("expression nested deeper than {NESTING} levels")));
+        if depth > BRACKETS {
+            return Err(CompileError::new(at, format!("expression nested deeper than {BRACKETS} brackets")));
         }
         if operators > OPERATORS {
             let message = format!("expression of more than {OPERATORS} operators");
             return Err(CompileError::new(at, message).help("split it over the outputs of several steps"));
         }
     }
-    Ok(())
+    Ok(deepest <= SHALLOW)
 }

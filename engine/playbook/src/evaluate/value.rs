@@ -164,9 +164,10 @@ impl Node {
                 Ok(json!({"secret_text": parts.collect::<Result<Vec<_>, EvaluationError>>()?}))
             }
             Self::List(nodes) => {
-                let items = nodes.iter().enumerate().map(|(index, node)| {
-                    node.render(names, place).inspect_err(|_| place.push(index.to_string()))
-                });
+                let items = nodes
+                    .iter()
+                    .enumerate()
+                    .map(|(index, node)| node.render(names, place).inspect_err(|_| place.push(index.to_string())));
                 items.collect::<Result<_, _>>().map(Value::Array)
             }
             Self::Map(nodes) => {
