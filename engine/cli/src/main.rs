@@ -1,1 +1,77 @@
-fn main() {}
+//! The binary `stanch`. [`cli`] is what can be typed, `verbs` has one file a verb, and what they share lies beside them:
+//! [`client`] (the engine's HTTP API), [`follow`], [`story`] and [`watch`] (a run as it happens), [`terminal`] and [`mod@format`] (what people
+//! see), [`failure`] (how a verb ends).
+//!
+//! Absent: anything that an engine decides. Invariant: no text from outside reaches the terminal but through
+//! [`terminal::inert`].
+
+mod cli;
+mod client;
+mod failure;
+mod follow;
+mod format;
+mod input;
+mod signals;
+mod story;
+mod terminal;
+mod trail;
+mod verbs;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use failure::{Failure, Outcome};
+use terminal::{ERR, Style};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    install_crypto();
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                terminal::note(&format!("{} {}", ERR.paint(Style::Red, "error:"), failure.message));
+            }
+            if let Some(help) = &failure.help {
+                terminal::note(&format!("{}  {help}", ERR.paint(Style::Cyan, "help:")));
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+/// Names the cryptography that TLS uses; without it the first connection panics.
+fn install_crypto() {
+    // Where it is already named, it is the same.
+    rustls::crypto::ring::default_provider().install_default().ok();
+}
+
+fn run(cli: Cli) -> Outcome {
+    let Cli { server, format, command } = cli;
+    // What needs no runtime first; an engine takes every core, a client needs one.
+    let runtime = match &command {
+        Command::Validate(arguments) => return verbs::validate::run(arguments, format),
+        Command::Schema(arguments) => return verbs::schema::run(arguments),
+        Command::Completions { shell } => return verbs::completions::run(*shell),
+        Command::Serve(_) | Command::Demo(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    };
+    let runtime = runtime.map_err(|error| Failure::because("no runtime can be started", &error))?;
+    runtime.block_on(Box::pin(async move {
+        let client = || client::Client::new(&server);
+        match command {
+            Command::Serve(arguments) => verbs::serve::run(arguments).await,
+            Command::Demo(arguments) => verbs::demo::run(arguments).await,
+            Command::Run(arguments) => verbs::run::run(&client()?, arguments, format).await,
+            Command::Emit(arguments) => verbs::emit::run(&server, arguments, format).await,
+            Command::Runs(command) => verbs::runs::run(&client()?, command, format).await,
+            Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
+            Command::Events(command) => verbs::events::run(&client()?, command, format).await,
+            Command::Audit(command) => verbs::audit::run(&server, command, format).await,
+            Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } => Ok(failure::Exit::Done),
+        }
+    }))
+}

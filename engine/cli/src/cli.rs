@@ -1,0 +1,334 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::format::Format;
+use crate::input::Input;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed or findings, 2 usage, 3 timed out, 4 not allowed, 5 unreachable";
+
+/// Runs incident playbooks.
+#[derive(Debug, Parser)]
+#[command(name = "stanch", version, after_help = EXIT_CODES, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// The engine to talk to
+    #[arg(long, global = true, env = "STANCH_SERVER", default_value = "http://127.0.0.1:9190", value_name = "URL")]
+    pub server: String,
+    /// How results are written
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Starts an engine
+    Serve(Serve),
+    /// Shows an engine at work on a real alert, on a temporary directory
+    Demo(Demo),
+    /// Checks playbooks and shows every problem with its place
+    Validate(Validate),
+    /// Starts a playbook by hand
+    Run(Run),
+    /// Sends an event: a webhook's body or a CloudEvent over HTTP, or a message over NATS
+    Emit(Emit),
+    /// Looks at runs and acts on them
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Looks at incidents and acts on them
+    #[command(subcommand)]
+    Incidents(Incidents),
+    /// Looks at what came in and could not be read
+    #[command(subcommand)]
+    Events(Events),
+    /// Shows, exports and verifies the record of everything
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Prints a JSON Schema, or writes or checks all of them
+    Schema(Schema),
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// `stanch serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where to listen; a loopback address, since nothing authenticates yet
+    #[arg(long, env = "STANCH_LISTEN", default_value = "127.0.0.1:9190", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Where the journal lies; made where it is not there
+    #[arg(long, env = "STANCH_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: PathBuf,
+    /// Where the playbooks lie; read again when they change
+    #[arg(long, env = "STANCH_PLAYBOOKS", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
+    /// The configuration, stanch.yaml; all of it can be left out
+    #[arg(long, env = "STANCH_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+/// `stanch demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Ends after the first run; otherwise the engine serves until Ctrl-C
+    #[arg(long)]
+    pub once: bool,
+    /// Where to listen; 127.0.0.1:9190, or any free port where that is taken
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `stanch validate`
+#[derive(Debug, Args)]
+pub struct Validate {
+    /// Playbooks, and directories with playbooks
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `stanch run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The playbook's name
+    pub playbook: String,
+    /// An input, as JSON or as text; may be given several times
+    #[arg(short, long = "input", value_name = "NAME=VALUE")]
+    pub inputs: Vec<Input>,
+    /// Shows the run until it is over, or for so long (30s, 5m)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = duration)]
+    pub wait: Option<Option<Duration>>,
+    /// Makes a request that is sent again count once
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// `stanch emit`
+#[derive(Debug, Args)]
+pub struct Emit {
+    /// The file with the event; - is the standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// What it is; told from its content unless given
+    #[arg(long = "as", value_enum, value_name = "KIND")]
+    pub kind: Option<EventKind>,
+    /// The sender's name, for alerts
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub source: String,
+    /// Publishes it on this NATS server instead
+    #[arg(long, value_name = "URL", requires = "subject", env = "STANCH_NATS")]
+    pub nats: Option<String>,
+    /// The NATS subject
+    #[arg(long, value_name = "SUBJECT", requires = "nats")]
+    pub subject: Option<String>,
+}
+
+/// What an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventKind {
+    /// The body of an Alertmanager webhook.
+    Alertmanager,
+    /// A CloudEvent in its JSON form.
+    #[value(name = "cloudevent", alias = "cloudevents")]
+    CloudEvent,
+}
+
+/// `stanch runs`
+#[derive(Debug, Subcommand)]
+pub enum Runs {
+    /// Lists runs, newest first
+    List {
+        /// queued, running, waiting, succeeded, failed or cancelled
+        #[arg(long)]
+        state: Option<String>,
+        /// A playbook's name
+        #[arg(long)]
+        playbook: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
+    /// Shows a run with its steps
+    Show {
+        /// The run's id, or the beginning or the end of it
+        run: String,
+    },
+    /// Shows a run as it happens, until it is over; Ctrl-C leaves it running
+    Watch {
+        /// The run's id, or the beginning or the end of it
+        run: String,
+    },
+    /// Ends a run early
+    Cancel {
+        /// The run's id, or the beginning or the end of it
+        run: String,
+        /// Why; stands in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Says what became of a step whose outcome is unknown
+    Answer {
+        /// The run's id, or the beginning or the end of it
+        run: String,
+        /// The step: its name, or phase.name
+        step: String,
+        /// What became of it; retry tries it again
+        #[arg(value_enum)]
+        answer: Answer,
+        /// What else is to stand in the record
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+}
+
+/// What became of an unknown attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Answer {
+    /// It happened.
+    Succeeded,
+    /// It did not, or it went wrong.
+    Failed,
+    /// It is to be tried again.
+    Retry,
+}
+
+/// `stanch incidents`
+#[derive(Debug, Subcommand)]
+pub enum Incidents {
+    /// Lists incidents, newest first
+    List {
+        /// open, acknowledged or resolved
+        #[arg(long)]
+        state: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
+    /// Shows an incident with its alerts and runs
+    Show {
+        /// The incident's id, or the beginning or the end of it
+        incident: String,
+    },
+    /// Takes notice of an incident
+    Ack {
+        /// The incident's id, or the beginning or the end of it
+        incident: String,
+    },
+    /// Closes an incident by hand
+    Resolve {
+        /// The incident's id, or the beginning or the end of it
+        incident: String,
+        /// Why; stands in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// `stanch events`
+#[derive(Debug, Subcommand)]
+pub enum Events {
+    /// Lists what came in and could not be read, or shows one of them with its body
+    DeadLetters {
+        /// The dead letter's id, or the beginning or the end of it
+        id: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
+    /// Gives a dead letter to the engine again
+    Replay {
+        /// The dead letter's id, or the beginning or the end of it
+        id: String,
+    },
+}
+
+/// `stanch audit`
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// Shows records, the last ones unless told otherwise
+    Show {
+        /// Only those of this run
+        #[arg(long, conflicts_with = "from")]
+        run: Option<String>,
+        /// From this sequence on
+        #[arg(long, value_name = "SEQUENCE")]
+        from: Option<u64>,
+        /// How many at most
+        #[arg(long, default_value_t = 50)]
+        limit: u64,
+    },
+    /// Checks an export offline; names the first record that does not hold
+    Verify {
+        /// The export; - is the standard input
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// It holds some records only, such as those of one run
+        #[arg(long)]
+        excerpt: bool,
+    },
+    /// Writes every record as a line of JSON, from the running engine or from the directory of a stopped one
+    Export {
+        /// The data directory of a stopped engine
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        data_dir: Option<PathBuf>,
+        /// Only the records of this run; verify them with --excerpt
+        #[arg(long, conflicts_with = "data_dir")]
+        run: Option<String>,
+        /// Where to write; the standard output unless given
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
+}
+
+/// `stanch schema`
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// Which: playbook, record, event, config or openapi; lists them where none is given
+    #[arg(conflicts_with_all = ["write", "check"])]
+    pub name: Option<String>,
+    /// Writes all of them into a directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub write: Option<PathBuf>,
+    /// Compares all of them with those in a directory
+    #[arg(long, value_name = "DIR", conflicts_with = "write", value_hint = ValueHint::DirPath)]
+    pub check: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<Duration, stanch_playbook::InvalidDuration> {
+    stanch_playbook::parse_duration(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn what_can_be_typed_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wait_may_have_a_length_or_none() {
+        let wait = |arguments: &[&str]| match Cli::try_parse_from(arguments).unwrap().command {
+            Command::Run(run) => run.wait,
+            _ => None,
+        };
+        assert_eq!(wait(&["stanch", "run", "x"]), None);
+        assert_eq!(wait(&["stanch", "run", "x", "--wait"]), Some(None));
+        assert_eq!(wait(&["stanch", "run", "x", "--wait", "30s"]), Some(Some(Duration::from_secs(30))));
+        assert!(Cli::try_parse_from(["stanch", "run", "x", "--wait", "soon"]).is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! `stanch serve`: an engine until a signal ends it.
+
+use std::path::Path;
+
+use stanch_server::{Config, Options};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Serve;
+use crate::failure::{Exit, Failure, Outcome, causes};
+use crate::signals::Signals;
+use crate::terminal::{ERR, inert};
+
+/// Serves until SIGTERM or SIGINT; a second signal ends it at once.
+pub async fn run(arguments: Serve) -> Outcome {
+    let Serve { listen, data_dir, playbooks, config } = arguments;
+    log_to_stderr("info,async_nats=warn");
+    let config = match config {
+        Some(path) => Config::read(&path)
+            .map_err(|error| Failure::new(inert(&causes(&error))).help("stanch schema config shows every key"))?,
+        None => Config::default(),
+    };
+    readable(&playbooks)?;
+    let mut signals = Signals::new()?;
+    let options = Options { listen, data_dir, playbooks, config };
+    let server = tokio::select! {
+        started = stanch_server::start(options) => started.map_err(|error| Failure::new(inert(&causes(&error))))?,
+        signal = signals.next() => return Err(Failure::new(format!("{signal} came before the engine had started"))),
+    };
+    tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "the engine serves");
+    let signal = signals.next().await;
+    tracing::info!(signal, "the engine ends; a second signal ends it at once");
+    tokio::select! {
+        () = server.stop(signal) => Ok(Exit::Done),
+        signal = signals.next() => Err(Failure::new(format!("{signal} came before the engine had ended in good order"))
+            .help("nothing that was acknowledged is lost; attempts that were under way will be unknown")),
+    }
+}
+
+/// Refuses a directory that is not there, before anything is made.
+fn readable(playbooks: &Path) -> Result<(), Failure> {
+    let shown = inert(&playbooks.display().to_string());
+    match std::fs::metadata(playbooks) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::new(format!("{shown} is no directory"))
+            .help("name the directory that holds your playbooks with --playbooks")),
+        Err(error) => Err(Failure::because(format!("the playbook directory {shown} cannot be read"), &error)
+            .help(format!("make it with: mkdir -p {shown}; or name another with --playbooks"))),
+    }
+}
+
+/// Lines for people on a terminal, JSON for everything else. `STANCH_LOG`, or `RUST_LOG`, says how much; `usual` where neither does.
+pub fn log_to_stderr(usual: &str) {
+    let asked = std::env::var("STANCH_LOG").or_else(|_| std::env::var("RUST_LOG")).ok();
+    let filter = EnvFilter::new(asked.as_deref().unwrap_or(usual));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = if ERR.live {
+        builder.with_target(false).with_ansi(ERR.color).try_init()
+    } else {
+        builder.json().flatten_event(true).try_init()
+    };
+    // A second subscriber is only ever a test's.
+    set.ok();
+}

@@ -1,0 +1,198 @@
+//! `stanch validate`: every problem of every playbook, with its place.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use stanch_playbook::diagnostic::{self, Diagnostic, Level};
+use stanch_playbook::{Diagnostics, PlaybookName};
+
+use crate::cli::Validate;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::format::Format;
+use crate::terminal::{self, OUT, Style, inert};
+
+/// What is said of one file.
+struct Report {
+    file: String,
+    playbook: Option<PlaybookName>,
+    list: Vec<Diagnostic>,
+    source: Arc<str>,
+}
+
+/// Checks files, and the playbooks below directories. Exits with 1 where one has an error.
+pub fn run(arguments: &Validate, format: Format) -> Outcome {
+    let mut files = Vec::new();
+    for path in &arguments.paths {
+        collect(path, 0, &mut files)?;
+    }
+    files.dedup();
+    if files.is_empty() {
+        return Err(Failure::new("there is no playbook to check")
+            .help("playbooks are files named *.yaml or *.yml; name one, or a directory that holds some"));
+    }
+    let mut reports = files.iter().map(|file| check(file)).collect::<Result<Vec<_>, _>>()?;
+    name_twice(&mut reports);
+    let of_level = |level| reports.iter().flat_map(|report| &report.list).filter(|one| one.level == level).count();
+    let (errors, warnings) = (of_level(Level::Error), of_level(Level::Warning));
+    let result = || {
+        json!({
+            "files": reports.len(),
+            "errors": errors,
+            "warnings": warnings,
+            "playbooks": reports.iter().map(Report::json).collect::<Vec<_>>(),
+        })
+    };
+    if format == Format::Table || !format.print(&result())? {
+        terminal::print(&people(&reports, errors, warnings))?;
+    }
+    Ok(if errors == 0 { Exit::Done } else { Exit::Failed })
+}
+
+/// The playbooks that a path names: itself, or what an engine would load from the directory.
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::because(format!("{} cannot be read", inert(&path.display().to_string())), &error)
+    };
+    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).map_err(unreadable)?;
+    let mut below =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    below.sort();
+    for path in below {
+        if path.is_dir() && depth < 8 && !is_hidden(&path) {
+            collect(&path, depth + 1, files)?;
+        } else if path.is_file() && is_playbook(&path) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+fn is_playbook(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
+    stem.is_some_and(|stem| !is_hidden(path) && !stem.ends_with(".test") && !stem.ends_with(".catalogue"))
+}
+
+fn check(path: &Path) -> Result<Report, Failure> {
+    let file = inert(&path.display().to_string());
+    let bytes = std::fs::read(path).map_err(|error| Failure::because(format!("{file} cannot be read"), &error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let source: Arc<str> = Arc::from(&*text);
+    Ok(match stanch_playbook::load(&file, &text) {
+        Ok(loaded) => Report { file, playbook: Some(loaded.plan.name.clone()), list: loaded.warnings, source },
+        Err(Diagnostics { list, source }) => Report { file, playbook: None, list, source },
+    })
+}
+
+/// An engine loads one playbook of a name.
+fn name_twice(reports: &mut [Report]) {
+    let mut first: BTreeMap<PlaybookName, String> = BTreeMap::new();
+    for report in reports {
+        let Some(name) = report.playbook.clone() else { continue };
+        let Some(other) = first.get(&name) else {
+            first.insert(name, report.file.clone());
+            continue;
+        };
+        let line = report.source.lines().position(|line| line.starts_with("playbook:")).unwrap_or(0);
+        let offset = report.source.split_inclusive('\n').take(line).map(str::len).sum();
+        let length = report.source.lines().nth(line).map_or(0, str::len);
+        report.list.push(Diagnostic {
+            level: Level::Error,
+            code: "duplicate-playbook",
+            message: format!("{other} has a playbook named {name} too"),
+            help: Some("give one of them another name, or check them one by one".to_owned()),
+            file: report.file.as_str().into(),
+            line: line + 1,
+            column: 1,
+            span: (offset, length),
+        });
+    }
+}
+
+impl Report {
+    fn json(&self) -> Value {
+        let one = |one: &Diagnostic| {
+            json!({
+                "level": match one.level { Level::Error => "error", Level::Warning => "warning" },
+                "code": one.code,
+                "message": one.message,
+                "help": one.help,
+                "line": one.line,
+                "column": one.column,
+                "offset": one.span.0,
+                "length": one.span.1,
+            })
+        };
+        json!({
+            "file": self.file,
+            "playbook": self.playbook,
+            "diagnostics": self.list.iter().map(one).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
+    let mut out = String::new();
+    for report in reports.iter().filter(|report| !report.list.is_empty()) {
+        // What is shown of the source is from outside too.
+        let source: Arc<str> = harmless(&report.source).into();
+        out.push_str(&diagnostic::render(&report.list, &source, OUT.color));
+    }
+    let files = plural(reports.len(), "playbook");
+    let (style, verdict) = match (errors, warnings) {
+        (0, 0) => (Style::Green, format!("✔ {files}, no problems")),
+        (0, _) => (Style::Yellow, format!("✔ {files}, {}", plural(warnings, "warning"))),
+        (_, 0) => (Style::Red, format!("✘ {files}, {}", plural(errors, "error"))),
+        _ => (Style::Red, format!("✘ {files}, {}, {}", plural(errors, "error"), plural(warnings, "warning"))),
+    };
+    out.push_str(&OUT.paint(style, &verdict));
+    out.push('\n');
+    out
+}
+
+/// The text with each control byte but line breaks replaced by a space: places stay where they are.
+fn harmless(source: &str) -> String {
+    let mut shown = String::with_capacity(source.len());
+    for letter in source.chars() {
+        if letter == '\n' || inert(letter.encode_utf8(&mut [0; 4])).chars().eq([letter]) {
+            shown.push(letter);
+        } else {
+            shown.extend(std::iter::repeat_n(' ', letter.len_utf8()));
+        }
+    }
+    shown
+}
+
+fn plural(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_source_keeps_its_places_and_loses_what_steers() {
+        let source = "a: \u{1b}[2J\r\nb: \u{202e}x\tü\n";
+        let shown = harmless(source);
+        assert_eq!(shown.len(), source.len());
+        assert_eq!(shown, "a:  [2J \nb:    x ü\n");
+    }
+
+    #[test]
+    fn tests_and_catalogues_are_no_playbooks() {
+        let names = ["a.yaml", "b.yml", "a.test.yaml", "x.catalogue.yaml", "notes.md", ".hidden.yaml"];
+        let playbooks: Vec<_> = names.into_iter().filter(|name| is_playbook(Path::new(name))).collect();
+        assert_eq!(playbooks, ["a.yaml", "b.yml"]);
+    }
+}
