@@ -216,4 +216,47 @@ mod tests {
         assert_eq!((answer.status, &answer.json["code"]), (409, &json!("dead-letter.incomplete")));
         assert_eq!(engine.send(post("/api/v1/dead-letters/none/replay", "")).await.status, 404);
     }
+
+    #[tokio::test]
+    async fn an_alert_that_a_playbook_could_not_use_starts_its_run_once_the_playbook_is_mended() {
+        let playbook = |key: &str| {
+            format!(
+                "playbook: any\ntriggers:\n  - alertmanager: {{matchers: ['alertname=~\".+\"']}}\n    \
+                 key: \"{{{{ {key} }}}}\"\ndetect:\n  note: {{uses: log, with: {{message: seen}}}}\n"
+            )
+        };
+        let engine = Engine::start(&[&playbook("alert.labels.missing")]).await;
+        engine.send(post("/webhooks/alertmanager/eu", firing("A"))).await;
+        let list = engine.send(get("/api/v1/dead-letters")).await.json;
+        assert_eq!(
+            (&list["items"][0]["code"], &list["items"][0]["via"]),
+            (&json!("trigger.evaluation-failed"), &json!("/webhooks/alertmanager/eu"))
+        );
+        engine.load(&[&playbook("alert.labels.alertname")]).await;
+        let id = list["items"][0]["id"].as_str().unwrap();
+        let request = post(&format!("/api/v1/dead-letters/{id}/replay"), "").header("prefer", "wait=20");
+        let answer = engine.send(request).await;
+        assert_eq!(answer.json["runs"][0]["state"], "succeeded", "{}", answer.json);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_a_playbook_could_not_use_starts_its_run_once_the_playbook_is_mended() {
+        let playbook = |condition: &str| {
+            format!(
+                "playbook: ioc\ntriggers:\n  - nats: {{subject: sec.ioc, if: \"{condition}\"}}\n\
+                 detect:\n  note: {{uses: log, with: {{message: seen}}}}\n"
+            )
+        };
+        let engine = Engine::start(&[&playbook("event.data.confidence > 80")]).await;
+        let event = json!({"specversion": "1.0", "id": "1", "source": "/edr", "type": "t", "subject": "sec.ioc"});
+        engine.send(post("/api/v1/events", event.to_string())).await;
+        let list = engine.send(get("/api/v1/dead-letters")).await.json;
+        assert_eq!(list["items"][0]["via"], "nats:sec.ioc", "{list}");
+        engine.load(&[&playbook("true")]).await;
+        let id = list["items"][0]["id"].as_str().unwrap();
+        let path = format!("/api/v1/dead-letters/{id}/replay");
+        let answer = engine.send(post(&path, "").header("prefer", "wait=20")).await;
+        assert_eq!(answer.json["runs"][0]["state"], "succeeded", "{}", answer.json);
+        assert_eq!(engine.send(post(&path, "")).await.json["duplicate"], true);
+    }
 }

@@ -150,3 +150,27 @@ impl From<Rejected> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overload_is_a_503_that_says_when_to_try_again_and_not_why() {
+        for refused in [Refused::Overloaded, Refused::Unavailable("/var/lib/stanch: disk full".to_owned())] {
+            let problem = Problem::from(refused);
+            assert!(!problem.detail.contains("/var"), "{problem:?}");
+            let response = problem.into_response();
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()["retry-after"]),
+                (503, &HeaderValue::from_static("1"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_detail_is_cut() {
+        let problem = Problem::unknown("x", "é".repeat(5000), "y");
+        assert_eq!(problem.detail.chars().count(), DETAIL + 1);
+    }
+}

@@ -312,3 +312,118 @@ impl StepView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use stanch_core::RunId;
+
+    use crate::http::testing::{Engine, get, post};
+
+    const MANY: &str = r#"
+playbook: many
+detect:
+  good: {uses: log, with: {message: ok}, outputs: {seven: result.x}}
+  skipped: {if: 'false', uses: log, with: {message: ok}}
+  tolerated: {uses: log, with: {message: fail}, retry: {max_attempts: 1}, continue_on_error: true}
+  late: {uses: log, with: {message: fail}, retry: {max_attempts: 2, initial_interval: 1h, jitter: none}}
+  asks: {uses: log, with: {message: unknown}, on_unknown: ask}
+  waits: {uses: wait, with: {duration: 10m}}
+  after: {needs: [waits], uses: log, with: {message: ok}}
+"#;
+
+    /// What the engine itself has of a live run, in the words of the API.
+    fn of_state(engine: &Engine, id: &str) -> Value {
+        let state = engine.handle().state();
+        let id: RunId = id.parse().unwrap();
+        let run = &state.runs[&id];
+        let plan = state.plan(run.plan).unwrap();
+        let step = |(step, plan): (&std::sync::Arc<stanch_core::run::StepRun>, &stanch_playbook::Step)| {
+            let attempts: Vec<Value> = step
+                .attempts
+                .iter()
+                .map(|attempt| {
+                    json!([attempt.generation, attempt.number, attempt.outcome, attempt.error, attempt.finished_at])
+                })
+                .collect();
+            let words =
+                json!([step.state.as_str(), step.state.error(), step.outputs, step.output, attempts, step.finished_at]);
+            (plan.key.to_string(), words)
+        };
+        run.steps.iter().zip(&plan.steps).map(step).collect::<serde_json::Map<_, _>>().into()
+    }
+
+    async fn of_api(engine: &Engine, id: &str) -> Value {
+        let run = engine.send(get(&format!("/api/v1/runs/{id}"))).await.json;
+        let step = |(key, step): (&String, &Value)| {
+            let attempts: Vec<Value> = step["attempts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|attempt| {
+                    json!([
+                        attempt["generation"],
+                        attempt["number"],
+                        attempt["outcome"],
+                        attempt["error"],
+                        attempt["finished_at"]
+                    ])
+                })
+                .collect();
+            let words =
+                json!([step["state"], step["error"], step["outputs"], step["output"], attempts, step["finished_at"]]);
+            (key.clone(), words)
+        };
+        run["steps"].as_object().unwrap().iter().map(step).collect::<serde_json::Map<_, _>>().into()
+    }
+
+    #[tokio::test]
+    async fn what_is_folded_from_records_is_what_the_engine_has() {
+        let engine = Engine::start(&[MANY]).await;
+        let id = engine.run("many").await;
+        let states = of_api(&engine, &id).await;
+        for (step, state) in [
+            ("good", "succeeded"),
+            ("skipped", "skipped"),
+            ("tolerated", "tolerated"),
+            ("late", "backoff"),
+            ("asks", "unknown"),
+            ("waits", "waiting"),
+            ("after", "pending"),
+        ] {
+            assert_eq!(states[format!("detect.{step}")][0], state, "{states:#}");
+        }
+        assert_eq!(states["detect.good"][2], json!({"seven": 7}));
+        assert_eq!(states, of_state(&engine, &id));
+
+        let answer = |answer: &str| {
+            post(
+                &format!("/api/v1/runs/{id}/answer"),
+                json!({"step": "asks", "answer": answer, "note": "looked"}).to_string(),
+            )
+        };
+        assert_eq!(engine.send(answer("retry")).await.status, 200);
+        engine.idle(&id).await;
+        assert_eq!(of_api(&engine, &id).await, of_state(&engine, &id));
+        assert_eq!(engine.send(answer("failed")).await.status, 200);
+        let states = of_api(&engine, &id).await;
+        assert_eq!(states["detect.asks"][1], "local answered that it failed: looked");
+        assert_eq!(states, of_state(&engine, &id));
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_plan_is_gone_is_still_shown_with_all_its_steps() {
+        let quick = "playbook: quick\ndetect:\n  one: {uses: log, with: {message: ok}}\n";
+        let engine =
+            Engine::start(&[&format!("{quick}  two: {{if: 'false', uses: log, with: {{message: ok}}}}\n")]).await;
+        let id = engine.run("quick").await;
+        engine.load(&[quick]).await;
+        let run = engine.send(get(&format!("/api/v1/runs/{id}"))).await.json;
+        let steps = &run["steps"];
+        assert_eq!(
+            (&steps["detect.one"]["state"], &steps["detect.two"]["state"]),
+            (&json!("succeeded"), &json!("skipped"))
+        );
+        assert_eq!((&steps["detect.one"]["uses"], &steps["detect.two"]["uses"]), (&json!("log"), &Value::Null));
+    }
+}

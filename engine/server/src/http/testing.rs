@@ -6,7 +6,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request, Response};
 use serde_json::{Value, json};
-use stanch_core::{Assignment, Command, Outcome};
+use stanch_core::run::{Run, StepState};
+use stanch_core::{Assignment, Command, Outcome, RunId, State};
+use stanch_playbook::Plan;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +20,18 @@ use crate::config::Config;
 use crate::executor::{self, Dispatch, Handle};
 use crate::store::Store;
 
-/// Carries out nothing and says that it succeeded.
+/// Carries out nothing and says that it succeeded, or what the step's message asks for: `fail` or `unknown`.
 struct Pretend;
 
 impl Dispatch for Pretend {
-    fn execute(&self, _: Assignment, _: CancellationToken) -> impl Future<Output = Outcome> + Send + 'static {
-        std::future::ready(Outcome::Succeeded { output: json!({}) })
+    fn execute(&self, assignment: Assignment, _: CancellationToken) -> impl Future<Output = Outcome> + Send + 'static {
+        std::future::ready(match assignment.with["message"].as_str() {
+            Some("fail") => {
+                Outcome::Failed { error: "it failed".to_owned(), output: None, retry_after: None, retryable: true }
+            }
+            Some("unknown") => Outcome::Unknown { reason: "it hung".to_owned() },
+            _ => Outcome::Succeeded { output: json!({"x": 7}) },
+        })
     }
 }
 
@@ -55,12 +63,7 @@ impl Engine {
         let config = Config { external_url: Some("https://stanch.test/".to_owned()), ..Config::default() };
         let settings = config.settings().unwrap();
         handle.submit(Command::StartEngine { journal, version: "test".to_owned(), settings }).await.unwrap();
-        let load = |text: &&str| match stanch_playbook::load("test.yaml", text) {
-            Ok(loaded) => Arc::new(loaded.plan),
-            Err(diagnostics) => panic!("{diagnostics}\n{text}"),
-        };
-        let plans = playbooks.iter().map(load).collect();
-        handle.submit(Command::LoadPlaybooks { plans, keep: Vec::new() }).await.unwrap();
+        handle.submit(Command::LoadPlaybooks { plans: plans(playbooks), keep: Vec::new() }).await.unwrap();
         let (nats, nats_status) = watch::channel(NatsStatus::Unused);
         let (_, problems) = watch::channel(Arc::default());
         let app = App {
@@ -73,6 +76,17 @@ impl Engine {
             webhook_token: token.map(Into::into),
         };
         Self { router: router(app), handle, nats, _home: home }
+    }
+
+    /// The way into it.
+    pub(super) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Replaces its playbooks.
+    pub(super) async fn load(&self, playbooks: &[&str]) {
+        let command = Command::LoadPlaybooks { plans: plans(playbooks), keep: Vec::new() };
+        self.handle.submit(command).await.unwrap();
     }
 
     /// Ends it in good order.
@@ -93,20 +107,35 @@ impl Engine {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body, json }
     }
 
-    /// Starts a run of a playbook by hand and gives its id, once it is over or waits.
+    /// Starts a run of a playbook by hand and gives its id, once no attempt of it is under way.
     pub(super) async fn run(&self, playbook: &str) -> String {
         let answer = self.send(post(&format!("/api/v1/playbooks/{playbook}/runs"), "{}")).await;
         assert_eq!(answer.status, 201, "{}", answer.json);
-        let id: stanch_core::RunId = answer.json["runs"][0]["id"].as_str().unwrap().parse().unwrap();
-        let settled = |state: &Arc<stanch_core::State>| state.runs.get(&id).is_none_or(|run| run.state() != "running");
-        self.handle.watch().wait_for(settled).await.unwrap();
-        id.to_string()
+        let id = answer.json["runs"][0]["id"].as_str().unwrap().to_owned();
+        self.idle(&id).await;
+        id
+    }
+
+    /// Waits until no attempt of a run is under way.
+    pub(super) async fn idle(&self, id: &str) {
+        let id: RunId = id.parse().unwrap();
+        let is_idle = |run: &Arc<Run>| run.steps.iter().all(|step| !matches!(step.state, StepState::Running { .. }));
+        let idle = |state: &Arc<State>| state.runs.get(&id).is_none_or(is_idle);
+        self.handle.watch().wait_for(idle).await.unwrap();
     }
 
     /// The metrics.
     pub(super) async fn metrics(&self) -> String {
         String::from_utf8(self.send(get("/metrics")).await.body).unwrap()
     }
+}
+
+fn plans(playbooks: &[&str]) -> Vec<Arc<Plan>> {
+    let load = |text: &&str| match stanch_playbook::load("test.yaml", text) {
+        Ok(loaded) => Arc::new(loaded.plan),
+        Err(diagnostics) => panic!("{diagnostics}\n{text}"),
+    };
+    playbooks.iter().map(load).collect()
 }
 
 /// A request to be sent.
