@@ -74,6 +74,7 @@ impl Span {
 pub(crate) struct Report {
     file: Arc<str>,
     list: Vec<Diagnostic>,
+    errors: usize,
 }
 
 /// A problem that was just reported; takes a remedy.
@@ -92,7 +93,7 @@ impl Entry<'_> {
 
 impl Report {
     pub fn new(file: &str) -> Self {
-        Self { file: file.into(), list: Vec::new() }
+        Self { file: file.into(), list: Vec::new(), errors: 0 }
     }
 
     pub fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>) -> Entry<'_> {
@@ -104,6 +105,7 @@ impl Report {
     }
 
     fn add(&mut self, level: Level, code: &'static str, span: Span, message: String) -> Entry<'_> {
+        self.errors += usize::from(level == Level::Error);
         self.list.push(Diagnostic {
             level,
             code,
@@ -117,15 +119,23 @@ impl Report {
         Entry(self.list.last_mut().expect("one was just added"))
     }
 
+    /// Whether there are more errors than are ever shown: further ones change nothing.
+    pub fn is_full(&self) -> bool {
+        self.errors > MOST
+    }
+
     pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|diagnostic| diagnostic.level == Level::Error)
+        self.errors > 0
     }
 
     /// The problems in the order of their places.
     pub fn into_list(mut self) -> Vec<Diagnostic> {
+        if self.list.len() > MOST {
+            self.list.sort_by_key(|diagnostic| (diagnostic.level, diagnostic.span.0));
+            self.list.truncate(MOST);
+        }
         self.list.sort_by_key(|diagnostic| (diagnostic.span.0, diagnostic.level));
         self.list.dedup();
-        self.list.truncate(MOST);
         self.list
     }
 }

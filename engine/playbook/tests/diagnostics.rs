@@ -1,7 +1,5 @@
 //! What a bad playbook is told: every problem, at its place, with a remedy.
 
-use std::fmt::Write;
-
 use stanch_playbook::load;
 
 /// A playbook of one `log` step in `detect`, to which lines are added.
@@ -17,19 +15,19 @@ fn with_step(step: &str) -> String {
 
 /// Each case with what is said about it, as one text.
 fn told(cases: &[(&str, String)]) -> String {
-    let mut out = String::new();
+    let mut out = Vec::new();
     for (name, text) in cases {
-        writeln!(out, "# {name}").unwrap();
+        out.push(format!("# {name}"));
         match load("p.yaml", text) {
-            Ok(loaded) if loaded.warnings.is_empty() => writeln!(out, "(nothing)").unwrap(),
-            Ok(loaded) => loaded.warnings.iter().for_each(|warning| writeln!(out, "{warning}").unwrap()),
+            Ok(loaded) if loaded.warnings.is_empty() => out.push("(nothing)".to_owned()),
+            Ok(loaded) => out.extend(loaded.warnings.iter().map(ToString::to_string)),
             Err(diagnostics) => {
                 assert!(!diagnostics.list.is_empty(), "{name}: refused without a word");
-                writeln!(out, "{diagnostics}").unwrap();
+                out.push(diagnostics.to_string());
             }
         }
     }
-    out
+    out.join("\n")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use stanch_playbook::{Plan, Uses, Wait, load, schema};
 const FULL: &str = include_str!("fixtures/compromised-host.yaml");
 
 fn plan(text: &str) -> Plan {
-    load("p.yaml", text).map_err(|error| error.to_string()).unwrap().plan
+    load("p.yaml", text).map_err(|error| error.to_string()).expect("a good playbook").plan
 }
 
 #[test]
@@ -180,10 +180,10 @@ fn triggers_know_what_they_listen_to() {
 /// The keys of an object schema, with `$ref` followed.
 fn properties<'a>(root: &'a Value, schema: &'a Value) -> &'a Map<String, Value> {
     let schema = match schema.get("$ref").and_then(Value::as_str) {
-        Some(path) => root.pointer(path.trim_start_matches('#')).unwrap(),
+        Some(path) => root.pointer(path.trim_start_matches('#')).expect("a reference leads somewhere"),
         None => schema,
     };
-    schema["properties"].as_object().unwrap()
+    schema["properties"].as_object().expect("an object's schema")
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn everything(text: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_is_survived(text in "\\PC{0,200}") {
@@ -174,6 +174,17 @@ fn texts_made_to_hurt_are_refused_or_done_quickly() {
     quick("conditions", || everything(&"a?b:".repeat(500)));
     quick("comprehensions", || everything(&"a.map(x, ".repeat(200)));
     quick("regular expressions", || everything(&format!("a=~\"{}\"", "(a|b)*{100}".repeat(50))));
+    quick("thousands of wrong names", || {
+        let wrong: String = (0..900)
+            .map(|n| {
+                format!(
+                    "  step_number_{n}: {{uses: log, with: {{message: '{}'}}}}\n",
+                    "{{ steps.step_numbr_x.state }}".repeat(30)
+                )
+            })
+            .collect();
+        everything(&format!("playbook: p\ndetect:\n{wrong}"));
+    });
     quick("a thousand steps in a chain", || {
         let steps: String =
             (1..1000).map(|n| format!("  s{n}: {{uses: log, with: {{message: x}}, needs: [s{}]}}\n", n - 1)).collect();

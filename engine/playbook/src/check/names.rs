@@ -99,6 +99,9 @@ impl<'a> Checker<'a> {
 
     fn references(&mut self, references: &[Reference], node: &'a Node, text: &str, place: Place) {
         for reference in references {
+            if self.report.is_full() {
+                return;
+            }
             if let Some((code, message, help)) = self.problem(reference, place) {
                 let shown = std::iter::once(&reference.root).chain(&reference.rest).map(String::len).sum::<usize>();
                 let span = self.within(node, text, reference.offset, shown + reference.rest.len());

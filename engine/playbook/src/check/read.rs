@@ -183,9 +183,13 @@ impl<'a> Checker<'a> {
     pub(super) fn within(&self, node: &Node, text: &str, offset: usize, length: usize) -> Span {
         let Some(start) = self.slice(node.span).find(text) else { return node.span };
         let offset = node.span.offset + start + offset.min(text.len());
-        let before = &self.text[..offset];
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        // From the node's place on: a document of many problems is not read from its start for each.
+        let before = self.text.get(node.span.offset..offset).unwrap_or("");
+        let line = node.span.line + before.bytes().filter(|byte| *byte == b'\n').count();
+        let column = match before.rsplit_once('\n') {
+            Some((_, line)) => line.chars().count() + 1,
+            None => node.span.column + before.chars().count(),
+        };
         let end = (offset + length).min(node.span.offset + node.span.length).max(offset);
         // A place that a parser gave as one byte may stand on a longer letter.
         let length = (end..=self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(end) - offset;

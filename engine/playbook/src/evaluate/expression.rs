@@ -18,7 +18,8 @@ const RESULT_NODES: usize = 100_000;
 const COMPREHENSIONS: usize = 2;
 /// How deep the parsed tree may be: evaluation takes up to 40 KiB of stack a level, and a thread has 2 MiB.
 const LEVELS: usize = 32;
-const PARSER_STACK: usize = 16 * 1024 * 1024;
+/// Twice what the parser was seen to need for the largest text; the pages are taken only when touched.
+const PARSER_STACK: usize = 64 * 1024 * 1024;
 
 /// Names that stand for types and function groups, not for values.
 const RESERVED: [&str; 18] = [
@@ -73,7 +74,7 @@ impl Expression {
     /// Compiles a text.
     ///
     /// # Errors
-    /// [`CompileError`] where it is over 2 KiB, over 150 operators, nested too deep, or no CEL.
+    /// [`CompileError`] where it is over 2 KiB, over 200 operators, over 32 levels, or no CEL.
     pub fn compile(text: &str) -> Result<Self, CompileError> {
         let shallow = scan::expression(text)?;
         if text.trim().is_empty() {

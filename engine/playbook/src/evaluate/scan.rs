@@ -8,11 +8,9 @@ pub(super) const TEMPLATE_BYTES: usize = 8 * 1024;
 const EXPRESSION_BYTES: usize = 2 * 1024;
 const NESTING: usize = 32;
 const BLOCKS: usize = 64;
-const OPERATORS: usize = 150;
-/// How deep brackets may stand in a condition.
-const BRACKETS: usize = 16;
-/// How deep they may stand for the parser to do with the caller's stack: it takes up to 200 KiB a level.
-const SHALLOW: usize = 4;
+/// Operators, dots and brackets of a condition, those inside of its texts too: what a text is, only the parser can tell.
+const OPERATORS: usize = 200;
+const BRACKETS: usize = 100;
 
 /// Refuses a template whose size or depth could exhaust a parser's stack.
 pub(super) fn template(text: &str) -> Result<(), CompileError> {
@@ -60,47 +58,29 @@ pub(super) fn template(text: &str) -> Result<(), CompileError> {
     Ok(())
 }
 
-/// Refuses a condition whose size or depth could exhaust the stack while it is parsed; whether it is shallow.
+/// Refuses a condition that could exhaust the parser's stack, whatever it makes of it; whether it is so small that
+/// the caller's stack will do. Each bracket can be a level of 200 KiB, also in a text that is wrong:
+/// the parser's recovery takes `()()` for `(()`.
 pub(super) fn expression(text: &str) -> Result<bool, CompileError> {
     if text.len() > EXPRESSION_BYTES {
         let message = format!("expression of {} bytes; the limit is {EXPRESSION_BYTES}", text.len());
         return Err(CompileError::new(0, message));
     }
-    let (mut depth, mut deepest, mut operators) = (0_usize, 0_usize, 0_usize);
-    let mut quote = None;
-    let mut skip = false;
-    for (at, letter) in text.char_indices() {
-        if skip {
-            skip = false;
-            continue;
-        }
-        if let Some(end) = quote {
-            match letter {
-                '\\' => skip = true,
-                letter if letter == end => quote = None,
-                _ => {}
-            }
-            continue;
-        }
+    let (mut brackets, mut operators) = (0_usize, 0_usize);
+    for (at, letter) in text.bytes().enumerate() {
         match letter {
-            '"' | '\'' => quote = Some(letter),
-            '(' | '[' | '{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
+            b'(' | b'[' | b'{' => {
+                brackets += 1;
                 operators += 1;
             }
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            '+' | '-' | '*' | '/' | '%' | '?' | '!' | '<' | '>' | '=' | '.' | '&' | '|' => operators += 1,
-            'i' if text[at..].starts_with("in ") => operators += 1,
+            b'+' | b'-' | b'*' | b'/' | b'%' | b'?' | b'!' | b'<' | b'>' | b'=' | b'.' | b'&' | b'|' => operators += 1,
+            b'i' if text[at..].starts_with("in ") => operators += 1,
             _ => {}
         }
-        if depth > BRACKETS {
-            return Err(CompileError::new(at, format!("expression nested deeper than {BRACKETS} brackets")));
-        }
-        if operators > OPERATORS {
-            let message = format!("expression of more than {OPERATORS} operators");
+        if brackets > BRACKETS || operators > OPERATORS {
+            let message = format!("expression of more than {BRACKETS} brackets or {OPERATORS} operators");
             return Err(CompileError::new(at, message).help("split it over the outputs of several steps"));
         }
     }
-    Ok(deepest <= SHALLOW)
+    Ok(brackets <= 2 && operators <= 16)
 }

@@ -301,6 +301,9 @@ impl Walk<'_> {
         if let Some(rooted) = rooted {
             path = rooted;
         }
+        if !shifted && let Some(rest) = path.strip_prefix("this.").or_else(|| path.strip_prefix("this/")) {
+            path = rest;
+        }
         let up = path.contains("../");
         while let Some(rest) = path.strip_prefix("../").or_else(|| path.strip_prefix("./")) {
             path = rest;
