@@ -19,8 +19,16 @@ pub struct Cli {
     /// The engine to talk to
     #[arg(long, global = true, env = "STANCH_SERVER", default_value = "http://127.0.0.1:9190", value_name = "URL")]
     pub server: String,
-    /// How results are written
-    #[arg(short = 'o', long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How results are written: table, json or yaml
+    #[arg(
+        short = 'o',
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        hide_possible_values = true
+    )]
     pub format: Format,
     /// What to do
     #[command(subcommand)]
@@ -120,8 +128,8 @@ pub struct Emit {
     /// The file with the event; - is the standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// What it is; told from its content unless given
-    #[arg(long = "as", value_enum, value_name = "KIND")]
+    /// What it is, alertmanager or cloudevent; told from its content unless given
+    #[arg(long = "as", value_enum, value_name = "KIND", hide_possible_values = true)]
     pub kind: Option<EventKind>,
     /// The sender's name, for alerts
     #[arg(long, default_value = "default", value_name = "NAME")]
@@ -183,8 +191,8 @@ pub enum Runs {
         run: String,
         /// The step: its name, or phase.name
         step: String,
-        /// What became of it; retry tries it again
-        #[arg(value_enum)]
+        /// What became of it: succeeded or failed; retry tries it again
+        #[arg(value_enum, hide_possible_values = true)]
         answer: Answer,
         /// What else is to stand in the record
         #[arg(long, default_value = "")]

@@ -186,7 +186,7 @@ impl Story {
         let step = &attempt.step;
         match then {
             Then::Fail => self.step(step, "failed", at, why),
-            Then::Tolerate => self.step(step, "tolerated", at, &format!("{why}; the playbook tolerates it")),
+            Then::Tolerate => self.step(step, "tolerated", at, why),
             Then::Cancel => self.step(step, "cancelled", at, why),
             Then::Retry { at: next } => {
                 let again = format::duration(next.since(at));
@@ -196,7 +196,7 @@ impl Story {
                 line
             }
             Then::Ask => {
-                let mut line = self.step(step, "unknown", at, &format!("nobody knows: {why}"));
+                let mut line = self.step(step, "unknown", at, why);
                 let name = inert(name_of(step.as_str()));
                 let ask = format!("stanch runs answer {} {name} succeeded|failed|retry", self.run);
                 line.push_str(&format!("      {}\n", self.terminal.paint(Style::Yellow, &ask)));
@@ -243,7 +243,8 @@ impl Story {
         let (mark, style) = mark(state);
         let (names, actions) = self.columns;
         let text = match state {
-            "succeeded" | "failed" | "waiting" => inert(text),
+            "succeeded" | "failed" | "waiting" | "backoff" => inert(text),
+            _ if text.starts_with(state) => inert(text),
             _ => inert(&format!("{state}: {text}")),
         };
         let room = self
@@ -311,4 +312,174 @@ fn whole(length: Duration) -> String {
 fn person(record: &Record) -> String {
     let actor = record.actor.as_str();
     actor.strip_prefix("person:").unwrap_or(actor).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use stanch_core::attempt::Purpose;
+    use stanch_core::event::Event;
+    use stanch_core::record::{
+        Actor, AttemptFailed, AttemptScheduled, AttemptSucceeded, AttemptUnknown, Cause, RunFinished, StepAnswered,
+        StepEnded, StepWaiting, StepWoken,
+    };
+    use stanch_core::{Epoch, IncidentId, RunId, Sequence};
+    use stanch_playbook::{ActionName, PlanDigest, PlaybookName};
+
+    use super::*;
+
+    const PLAIN: Terminal = Terminal { live: false, color: false, columns: None };
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(1_795_000_000_000 + millis)
+    }
+
+    fn run() -> RunId {
+        RunId(uuid::Uuid::from_u128(0x0123_4567_89ab))
+    }
+
+    fn attempt(step: &str, number: u32) -> AttemptId {
+        AttemptId { run: run(), step: StepKey::new(step), purpose: Purpose::Do, generation: 0, number, epoch: Epoch(1) }
+    }
+
+    fn scheduled(step: &str, number: u32, action: &str) -> Body {
+        let attempt = attempt(step, number);
+        AttemptScheduled {
+            idempotency_key: attempt.idempotency_key(),
+            attempt,
+            action: ActionName::new(action),
+            with: Arc::new(json!({})),
+            env: Arc::new(json!({})),
+            timeout: Duration::from_secs(1),
+        }
+        .into()
+    }
+
+    fn started() -> Body {
+        let event = Event {
+            id: "1".into(),
+            source: "api".into(),
+            kind: "stanch.run.requested".into(),
+            time: at(0),
+            subject: None,
+            data: Value::Null,
+        };
+        RunStarted {
+            run: run(),
+            playbook: PlaybookName::new("play"),
+            plan: PlanDigest([0; 32]),
+            incident: IncidentId(uuid::Uuid::nil()),
+            cause: Cause { event: Arc::new(event), alerts: Arc::new([]) },
+            inputs: Arc::new(json!({})),
+            queued: false,
+        }
+        .into()
+    }
+
+    fn check(records: Vec<(i64, Body)>, expected: &str) -> Story {
+        let mut story = Story::new(PLAIN, [("detect.look", "exec"), ("contain.stop", "http")]);
+        let mut told = String::new();
+        for (number, (millis, body)) in (1..).zip(records) {
+            let actor = Actor::person("ann");
+            told.push_str(&story.tell(&Record { sequence: Sequence(number), time: at(millis), actor, body }));
+        }
+        assert_eq!(told, expected, "\n{told}");
+        story
+    }
+
+    #[test]
+    fn a_step_is_a_line_under_its_phase() {
+        let output = Arc::new(json!({"exit_code": 0, "stdout": "one\ntwo\n"}));
+        let succeeded = AttemptSucceeded {
+            attempt: attempt("detect.look", 1),
+            output,
+            outputs: Arc::new(json!({})),
+            failure: None,
+        };
+        let skipped = StepEnded {
+            run: run(),
+            step: StepKey::new("contain.stop"),
+            ending: Ending::Skipped,
+            reason: "its condition is false".into(),
+        };
+        let finished = RunFinished { run: run(), outcome: RunOutcome::Succeeded };
+        let story = check(
+            vec![
+                (0, started()),
+                (1, scheduled("detect.look", 1, "exec")),
+                (24, succeeded.into()),
+                (24, skipped.into()),
+                (1_500, finished.into()),
+            ],
+            "run 456789ab of play, started by stanch.run.requested from api\n\
+             \ndetect\n  ✔ look      exec    23 ms  one …\n\
+             \ncontain\n  - stop      http           skipped: its condition is false\n\
+             \n✔ run 456789ab succeeded after 1.5 s\n",
+        );
+        assert_eq!(story.outcome(), Some(RunOutcome::Succeeded));
+    }
+
+    #[test]
+    fn a_retry_says_when_and_an_unknown_outcome_asks() {
+        let failed = AttemptFailed {
+            attempt: attempt("contain.stop", 1),
+            error: "status 503\u{1b}[2J".into(),
+            output: None,
+            then: Then::Retry { at: at(610) },
+        };
+        let unknown =
+            AttemptUnknown { attempt: attempt("contain.stop", 2), reason: "timed out".into(), then: Then::Ask };
+        let answered = StepAnswered {
+            run: run(),
+            step: StepKey::new("contain.stop"),
+            answer: Answer::Failed,
+            tolerated: false,
+            note: "saw it".to_owned(),
+        };
+        check(
+            vec![
+                (0, started()),
+                (0, scheduled("contain.stop", 1, "http")),
+                (10, failed.into()),
+                (610, scheduled("contain.stop", 2, "http")),
+                (1_610, unknown.into()),
+                (61_610, answered.into()),
+            ],
+            "run 456789ab of play, started by stanch.run.requested from api\n\
+             \ncontain\n  … stop      http    10 ms  attempt 1 failed: status 503\\u{1b}[2J; again in 600 ms\n  \
+             ? stop      http    1.6 s  unknown: timed out\n      \
+             stanch runs answer 456789ab stop succeeded|failed|retry\n  \
+             ✘ stop      http    1m01s  ann says it failed: saw it\n",
+        );
+    }
+
+    #[test]
+    fn a_wait_says_for_what_and_how_long_it_still_is() {
+        let wait = |settled_at| {
+            let settle = Duration::from_secs(2);
+            let wait = Waiting::Resolved { settle, settled_at, expires_at: None };
+            Body::from(StepWaiting { run: run(), step: StepKey::new("recover.quiet"), wait })
+        };
+        let woken = StepWoken { run: run(), step: StepKey::new("recover.quiet"), outputs: Arc::new(json!({})) };
+        let records = vec![(0, wait(None)), (500, wait(Some(at(2_500)))), (900, wait(None))];
+        let story = check(
+            records,
+            "\nrecover\n  … quiet     wait           until the alerts have stayed resolved for 2 s\n  \
+             … quiet     wait           all alerts are resolved; 2 s more to be sure\n  \
+             … quiet     wait           an alert fires again\n",
+        );
+        assert_eq!(story.status(at(1_000)), None);
+        let story = check(
+            vec![(500, wait(Some(at(2_500)))), (500, scheduled("recover.other", 1, "http"))],
+            "\nrecover\n  … quiet     wait           all alerts are resolved; 2 s more to be sure\n",
+        );
+        assert_eq!(story.status(at(1_000)).as_deref(), Some("  ▸ other 500 ms, quiet 1.5 s left"));
+        check(
+            vec![(500, wait(Some(at(2_500)))), (2_500, woken.into())],
+            "\nrecover\n  … quiet     wait           all alerts are resolved; 2 s more to be sure\n  \
+             ✔ quiet     wait    2.0 s  it is over\n",
+        );
+    }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use reqwest::Method;
 use stanch_core::Sequence;
-use stanch_journal::{ReadError, Scope, Verified, verify::ExportError};
+use stanch_journal::verify::{ExportError, Reason};
+use stanch_journal::{ReadError, Scope, Verified};
 
 use crate::cli::Audit;
 use crate::client::Client;
@@ -82,9 +83,11 @@ fn verify(file: &Path, scope: Scope) -> Outcome {
             terminal::print(&format!("{}\n", OUT.paint(style, &text)))?;
             Ok(Exit::Done)
         }
-        Err(broken) => Err(Failure::new(inert(&causes(&broken))).help(
-            "compare it with another export of the same journal, or with a backup; trust nothing from that record on",
-        )),
+        Err(broken) => Err(Failure::new(inert(&causes(&broken))).help(match broken.reason {
+            Reason::Missing(_) => "if it holds the records of one run alone, verify it with --excerpt",
+            Reason::Unreadable(_) | Reason::Empty => "export it again: stanch audit export --output FILE",
+            _ => "compare it with another export or a backup; trust nothing from that record on",
+        })),
     }
 }
 

@@ -61,7 +61,10 @@ fn list(page: &Page<IncidentSummary>) -> String {
             plain(format!("{:?}", incident.severity)),
             state(incident),
             plain(format::date_time(incident.opened_at)),
-            plain(format!("{firing} of {} firing", incident.alerts.len())),
+            plain(match incident.alerts.len() {
+                0 => "-".to_owned(),
+                all => format!("{firing} of {all} firing"),
+            }),
             plain(incident.runs.len().to_string()),
             plain(incident.title.clone()),
         ]);

@@ -146,7 +146,10 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
     for report in reports.iter().filter(|report| !report.list.is_empty()) {
         // What is shown of the source is from outside too.
         let source: Arc<str> = harmless(&report.source).into();
-        out.push_str(&diagnostic::render(&report.list, &source, OUT.color));
+        for one in &report.list {
+            out.push_str(&diagnostic::render(std::slice::from_ref(one), &source, OUT.color));
+            out.push('\n');
+        }
     }
     let files = plural(reports.len(), "playbook");
     let (style, verdict) = match (errors, warnings) {

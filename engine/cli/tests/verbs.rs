@@ -1,0 +1,218 @@
+//! The binary as people run it: what it prints, how it exits, and that nothing needs to be running for what is offline.
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::{Engine, fixture, stanch, stanch_reading};
+
+#[test]
+fn a_playbook_without_a_problem_passes() {
+    let good = stanch(&["validate", &fixture("good.yaml")]);
+    assert_eq!((good.exit, &*good.out), (0, "✔ 1 playbook, no problems\n"), "{}", good.err);
+}
+
+#[test]
+fn every_problem_is_shown_with_its_place() {
+    let bad = stanch(&["validate", &fixture("bad.yaml")]);
+    assert_eq!(bad.exit, 1, "{}", bad.err);
+    insta::assert_snapshot!(bad.out.replace(&fixture(""), ""));
+    let json = stanch(&["validate", "-o", "json", &fixture("bad.yaml"), &fixture("good.yaml")]);
+    let result: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((json.exit, &result["files"], &result["errors"]), (1, &2.into(), &3.into()), "{result:#}");
+    assert_eq!(result["playbooks"][0]["diagnostics"][0]["line"], 6, "{result:#}");
+    assert_eq!(result["playbooks"][1]["playbook"], "good", "{result:#}");
+}
+
+#[test]
+fn a_directory_is_checked_as_an_engine_would_load_it() {
+    let home = tempfile::tempdir().unwrap();
+    let copy = |from: &str, to: &str| std::fs::copy(fixture(from), home.path().join(to)).unwrap();
+    copy("good.yaml", "one.yaml");
+    copy("bad.yaml", "some.test.yaml");
+    std::fs::create_dir(home.path().join("below")).unwrap();
+    let path = home.path().to_str().unwrap();
+    assert_eq!(stanch(&["validate", path]).exit, 0);
+    copy("good.yaml", "below/two.yml");
+    let twice = stanch(&["validate", path]);
+    assert_eq!(twice.exit, 1, "two playbooks of one name: {}", twice.out);
+    assert!(twice.out.contains("has a playbook named good too"), "{}", twice.out);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let none = stanch(&["validate", "no-such-file.yaml"]);
+    assert_eq!(none.exit, 1);
+    assert!(none.err.contains("error: no-such-file.yaml cannot be read"), "{}", none.err);
+    let empty = tempfile::tempdir().unwrap();
+    let none = stanch(&["validate", empty.path().to_str().unwrap()]);
+    assert_eq!((none.exit, none.err.contains("help:")), (1, true), "{}", none.err);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_an_absent_engine_with_5() {
+    assert_eq!(stanch(&["runs", "lst"]).exit, 2);
+    assert_eq!(stanch(&["run", "x", "--input", "no-value"]).exit, 2);
+    assert_eq!(stanch(&["runs", "list", "--server", "ftp://x"]).exit, 2);
+    // Nothing listens on port 1 of the loopback address.
+    let absent = stanch(&["runs", "list", "--server", "http://127.0.0.1:1"]);
+    assert_eq!(absent.exit, 5);
+    assert_eq!(
+        absent.err,
+        "error: no engine answers at http://127.0.0.1:1\nhelp:  start one with `stanch serve`, or name another with --server\n"
+    );
+}
+
+#[test]
+fn a_missing_playbook_directory_is_named_and_nothing_is_made() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let playbooks = path(&home.path().join("playbooks"));
+    let refused = stanch(&["serve", "--listen", "127.0.0.1:0", "--data-dir", &path(&data), "--playbooks", &playbooks]);
+    assert_eq!(refused.exit, 1);
+    assert!(refused.err.contains(&playbooks) && refused.err.contains("help:"), "{}", refused.err);
+    assert!(!data.exists());
+}
+
+#[test]
+fn schemas_are_written_and_drift_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().to_str().unwrap();
+    assert_eq!(stanch(&["schema", "--write", path]).exit, 0);
+    assert_eq!(stanch(&["schema", "--check", path]).exit, 0);
+    let playbook = stanch(&["schema", "playbook"]);
+    let file = home.path().join("playbook.schema.json");
+    assert_eq!(playbook.out, std::fs::read_to_string(&file).unwrap());
+    std::fs::write(&file, "{}\n").unwrap();
+    let drifted = stanch(&["schema", "--check", path]);
+    assert_eq!(drifted.exit, 1);
+    assert!(
+        drifted.err.contains("playbook.schema.json is out of date") && !drifted.err.contains("event.schema"),
+        "{}",
+        drifted.err
+    );
+    assert_eq!(stanch(&["schema", "nonsense"]).exit, 2);
+}
+
+#[test]
+fn completions_know_the_verbs() {
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = stanch(&["completions", shell]);
+        assert_eq!(completions.exit, 0);
+        assert!(completions.out.contains("dead-letters"), "{shell}");
+    }
+}
+
+#[test]
+fn the_demo_runs_the_four_phases_and_ends() {
+    let demo = stanch(&["demo", "--once", "--listen", "127.0.0.1:0"]);
+    assert_eq!(demo.exit, 0, "{}{}", demo.out, demo.err);
+    for phase in ["detect", "contain", "eradicate", "recover", "finally"] {
+        assert!(demo.out.lines().any(|line| line == phase), "no {phase} in {}", demo.out);
+    }
+    assert!(demo.out.contains("ProbeInstanceDown") && demo.out.contains("chain verified, head "), "{}", demo.out);
+    assert!(!demo.out.contains('\u{1b}'), "no colours where no terminal is: {}", demo.out);
+    assert_eq!(demo.err, "");
+}
+
+#[test]
+fn an_export_verifies_until_it_is_tampered_with() {
+    let mut engine = Engine::start(&["good.yaml"]);
+    let run = engine.stanch(&["run", "good", "-o", "json"]);
+    assert_eq!(run.exit, 0, "{}", run.err);
+    let running = engine.stanch(&["audit", "export"]);
+    assert_eq!(running.exit, 0, "{}", running.err);
+    let busy = stanch(&["audit", "export", "--data-dir", &engine.data()]);
+    assert_eq!((busy.exit, busy.err.contains("in use")), (1, true), "{}", busy.err);
+    engine.terminate();
+
+    let file = engine.path("trail.jsonl");
+    let stopped = stanch(&["audit", "export", "--data-dir", &engine.data(), "--output", &file]);
+    assert_eq!(stopped.exit, 0, "{}", stopped.err);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with(&running.out) && text.len() > running.out.len(), "the end of the engine is recorded too");
+    let verified = stanch(&["audit", "verify", &file]);
+    assert_eq!((verified.exit, verified.out.contains("chain verified")), (0, true), "{}", verified.err);
+
+    let third = text.lines().nth(2).unwrap();
+    let tampered = text.replace(third, &third.replacen("\"time\":\"2", "\"time\":\"3", 1));
+    assert_ne!(tampered, text);
+    let broken = stanch_reading(&["audit", "verify", "-"], &tampered);
+    assert_eq!(broken.exit, 1);
+    assert!(broken.err.starts_with("error: record 3 (line 3) does not hold"), "{}", broken.err);
+    let gap: String = text.lines().enumerate().filter(|(n, _)| *n != 2).map(|(_, line)| format!("{line}\n")).collect();
+    let missing = stanch_reading(&["audit", "verify", "-"], &gap);
+    assert_eq!((missing.exit, missing.err.contains("record 3")), (1, true), "{}", missing.err);
+    assert_eq!(stanch_reading(&["audit", "verify", "--excerpt", "-"], &gap).exit, 0);
+}
+
+#[test]
+fn a_run_is_started_listed_watched_and_cancelled() {
+    let engine = Engine::start(&["good.yaml"]);
+    let started = engine.stanch(&["run", "good", "-o", "json", "-i", "host=db-07"]);
+    let started: Value = serde_json::from_str(&started.out).unwrap();
+    let id = started["runs"][0]["id"].as_str().unwrap();
+    let end = &id[id.len() - 8..];
+    // Without alerts to wait for, the run would be over at once; what matters here is that all verbs find it.
+    let watched = engine.stanch(&["runs", "watch", end]);
+    assert_eq!(watched.exit, 0, "{}{}", watched.out, watched.err);
+    assert!(watched.out.contains("look at db-07") && watched.out.contains("succeeded after"), "{}", watched.out);
+    let listed = engine.stanch(&["runs", "list"]);
+    assert!(listed.out.contains(end) && listed.out.contains("good"), "{}", listed.out);
+    for given in [id, end, &id[..16]] {
+        let shown = engine.stanch(&["runs", "show", given]);
+        assert_eq!(shown.exit, 0, "{given}: {}", shown.err);
+        assert!(shown.out.contains("detect.look") && shown.out.contains("look at db-07"), "{}", shown.out);
+    }
+    let over = engine.stanch(&["runs", "cancel", end]);
+    assert_eq!((over.exit, over.err.contains("over")), (1, true), "{}", over.err);
+    assert_eq!(engine.stanch(&["runs", "show", "00000000"]).exit, 1);
+    assert_eq!(engine.stanch(&["runs", "show", "nonsense"]).exit, 2);
+    let unknown = engine.stanch(&["run", "god"]);
+    assert_eq!((unknown.exit, unknown.err.contains("no playbook is named god")), (1, true), "{}", unknown.err);
+}
+
+#[test]
+fn text_from_outside_is_inert_in_every_table() {
+    let engine = Engine::start(&["good.yaml"]);
+    let alert = include_str!("../src/demo-alert.json")
+        .replace("ProbeInstanceDown", "Good")
+        .replace("db-01", "\\u001b[2J\\u202e");
+    let emitted = engine.stanch_reading(&["emit", "-"], &alert);
+    assert_eq!(emitted.exit, 0, "{}", emitted.err);
+    let id = engine.first("runs");
+    let incident = engine.first("incidents");
+    for verb in [
+        &["runs", "show", &id][..],
+        &["incidents", "list"],
+        &["incidents", "show", &incident],
+        &["incidents", "ack", &incident],
+        &["audit", "show"],
+        &["audit", "show", "--run", &id],
+    ] {
+        let shown = engine.stanch(verb);
+        assert_eq!(shown.exit, 0, "{verb:?}: {}", shown.err);
+        assert!(!shown.out.contains(['\u{1b}', '\u{202e}']), "{verb:?}: {}", shown.out);
+    }
+    assert!(engine.stanch(&["runs", "show", &id]).out.contains("\\u{1b}[2J\\u{202e}"));
+    let cancelled = engine.stanch(&["runs", "cancel", &id, "--reason", "enough"]);
+    assert_eq!((cancelled.exit, cancelled.out.contains("cancelled")), (0, true), "{}", cancelled.err);
+    assert_eq!(engine.stanch(&["runs", "watch", &id]).exit, 1, "a run that did not succeed");
+}
+
+#[test]
+fn what_cannot_be_read_is_a_dead_letter_that_can_be_seen_and_replayed() {
+    let engine = Engine::start(&["good.yaml"]);
+    assert_eq!(engine.stanch_reading(&["emit", "-"], "hello").exit, 2, "it is neither");
+    let emitted = engine.stanch_reading(&["emit", "-", "--as", "alertmanager", "--source", "eu"], "hello\u{1b}");
+    assert_eq!((emitted.exit, emitted.err.contains("events dead-letters")), (1, true), "{}", emitted.err);
+    let letters = engine.stanch(&["events", "dead-letters"]);
+    assert!(letters.out.contains("/webhooks/alertmanager/eu"), "{}", letters.out);
+    let id = engine.first("dead-letters");
+    let shown = engine.stanch(&["events", "dead-letters", &id]);
+    assert!(shown.out.ends_with("\nhello\\u{1b}\n"), "{}", shown.out);
+    let replayed = engine.stanch(&["events", "replay", &id]);
+    assert_eq!((replayed.exit, replayed.err.contains("error:")), (1, true), "{}", replayed.out);
+}
