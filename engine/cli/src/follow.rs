@@ -23,8 +23,14 @@ const AHEAD: usize = 256;
 /// Ends with a failure where the engine is away for too long.
 pub fn records(client: &Client, run: Option<&str>, from: u64) -> mpsc::Receiver<Result<Record, Failure>> {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let follower =
-        Follower { client: client.clone(), run: run.map(str::to_owned), next: from, sender, pending: Vec::new() };
+    let follower = Follower {
+        client: client.clone(),
+        run: run.map(str::to_owned),
+        next: from,
+        sender,
+        pending: Vec::new(),
+        connected: false,
+    };
     tokio::spawn(follower.run());
     receiver
 }
@@ -37,27 +43,28 @@ struct Follower {
     sender: mpsc::Sender<Result<Record, Failure>>,
     /// Of an event that has not come whole.
     pending: Vec<u8>,
+    /// Whether a stream was open since this was last asked.
+    connected: bool,
 }
 
-/// Nobody listens any more.
+/// Nobody listens any more, or has a reason to.
 struct Deaf;
 
 impl Follower {
-    async fn run(mut self) {
-        let mut given_up_at = Instant::now() + PATIENCE;
+    async fn run(mut self) -> Result<(), Deaf> {
+        let mut patient_until = Instant::now() + PATIENCE;
         loop {
-            let before = self.next;
-            match self.once().await {
-                Err(Deaf) => return,
-                Ok(Err(failure)) if Instant::now() >= given_up_at || before == 0 => {
-                    self.sender.send(Err(failure)).await.ok();
-                    return;
-                }
-                // A stream ends with the engine; another one may be about to start.
-                Ok(_) => {}
+            let ended = self.once().await?;
+            if std::mem::take(&mut self.connected) {
+                patient_until = Instant::now() + PATIENCE;
             }
-            if self.next > before {
-                given_up_at = Instant::now() + PATIENCE;
+            // A stream ends with the engine, and another one may be about to start; what was never reached will hardly
+            // come up.
+            if let Err(failure) = ended
+                && (self.next == 0 || Instant::now() >= patient_until)
+            {
+                self.sender.send(Err(failure)).await.ok();
+                return Err(Deaf);
             }
             sleep(PAUSE).await;
         }
@@ -82,6 +89,7 @@ impl Follower {
             Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
+        self.connected = true;
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => self.pending.extend_from_slice(&chunk),

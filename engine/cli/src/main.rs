@@ -19,6 +19,7 @@ mod verbs;
 mod watch;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -60,7 +61,7 @@ fn run(cli: Cli) -> Outcome {
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = runtime.map_err(|error| Failure::because("no runtime can be started", &error))?;
-    runtime.block_on(Box::pin(async move {
+    let outcome = runtime.block_on(Box::pin(async move {
         let client = || client::Client::new(&server);
         match command {
             Command::Serve(arguments) => verbs::serve::run(arguments).await,
@@ -73,5 +74,8 @@ fn run(cli: Cli) -> Outcome {
             Command::Audit(command) => verbs::audit::run(&server, command, format).await,
             Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } => Ok(failure::Exit::Done),
         }
-    }))
+    }));
+    // Ends the processes of attempts, and waits for nothing that could hang.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }

@@ -175,6 +175,21 @@ fn a_run_is_started_listed_watched_and_cancelled() {
 }
 
 #[test]
+fn watching_outlives_the_engine() {
+    let mut engine = Engine::start(&["long.yaml"]);
+    assert_eq!(engine.stanch(&["run", "long"]).exit, 0);
+    let id = engine.first("runs");
+    let (mut watcher, mut lines) = engine.follow(&["runs", "watch", &id]);
+    assert!(lines.any(|line| line.unwrap().contains("for 1h00m")), "the wait is shown");
+    engine.crash_and_restart();
+    assert_eq!(engine.stanch(&["runs", "cancel", &id]).exit, 0);
+    assert!(lines.any(|line| line.unwrap().contains("cancelled after")), "the end is shown");
+    assert_eq!(watcher.wait().unwrap().code(), Some(1));
+    let limited = engine.stanch(&["run", "long", "--wait", "10ms"]);
+    assert_eq!((limited.exit, limited.err.contains("the run goes on")), (3, true), "{}", limited.err);
+}
+
+#[test]
 fn text_from_outside_is_inert_in_every_table() {
     let engine = Engine::start(&["good.yaml"]);
     let alert = include_str!("../src/demo-alert.json")

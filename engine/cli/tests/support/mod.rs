@@ -1,8 +1,8 @@
 //! The binary under test, and an engine that it serves.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -62,26 +62,23 @@ impl Engine {
         for name in playbooks {
             std::fs::copy(fixture(name), directory.join(name)).expect("the fixture is there");
         }
-        let mut child = command()
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(home.path().join("data"))
-            .arg("--playbooks")
-            .arg(&directory)
-            .spawn()
-            .expect("the binary under test starts");
-        let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).expect("its log is text"), 0, "the engine ended");
-            let entry: Value = serde_json::from_str(&line).expect("its log is JSON where no terminal is");
-            if let Some(address) = entry["address"].as_str() {
-                break address.to_owned();
-            }
-        };
-        // It must be able to go on logging.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let (child, address) = serve(&home, "127.0.0.1:0");
         Self { child, address, home }
+    }
+
+    /// Kills it as a power cut would, and starts it again where it was.
+    pub fn crash_and_restart(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it can be waited for");
+        (self.child, self.address) = serve(&self.home, &self.address);
+    }
+
+    /// Starts a verb against it and gives its output line by line; the child is to be waited for.
+    pub fn follow(&self, arguments: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
+        let mut child =
+            command().args(["--server", &self.address]).args(arguments).spawn().expect("the binary under test starts");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        (child, lines)
     }
 
     /// Runs a verb against it.
@@ -123,6 +120,30 @@ impl Engine {
         assert!(killed.success());
         assert_eq!(self.child.wait().expect("it can be waited for").code(), Some(0), "SIGTERM ends it in good order");
     }
+}
+
+/// Serves what is in the directory, and gives the address once the log says it.
+fn serve(home: &TempDir, listen: &str) -> (Child, String) {
+    let mut child = command()
+        .args(["serve", "--listen", listen, "--data-dir"])
+        .arg(home.path().join("data"))
+        .arg("--playbooks")
+        .arg(home.path().join("playbooks"))
+        .spawn()
+        .expect("the binary under test starts");
+    let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).expect("its log is text"), 0, "the engine ended");
+        let entry: Value = serde_json::from_str(&line).expect("its log is JSON where no terminal is");
+        if let Some(address) = entry["address"].as_str() {
+            break address.to_owned();
+        }
+    };
+    // It must be able to go on logging.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    (child, address)
 }
 
 impl Drop for Engine {
