@@ -55,6 +55,18 @@ impl Matcher {
         &self.name
     }
 
+    /// The text, or the regular expression, that the label is compared with.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether it asks for the text rather than against it.
+    #[must_use]
+    pub fn is_positive(&self) -> bool {
+        matches!(self.operator, Operator::Equal | Operator::Matches)
+    }
+
     /// Whether the labels satisfy it.
     #[must_use]
     pub fn is_match(&self, labels: &BTreeMap<String, String>) -> bool {

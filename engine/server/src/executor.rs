@@ -344,6 +344,12 @@ impl<D: Dispatch> Executor<D> {
             Done::Reopened(Ok(state)) => {
                 self.state = *state;
                 self.publish.send_replace(Arc::new(self.state.clone()));
+                // A batch of unknown outcome may have been written: what it finished is over.
+                let over: Vec<RunId> =
+                    self.watchers.keys().filter(|run| !self.state.runs.contains_key(*run)).copied().collect();
+                for run in over {
+                    self.tell_watchers(run);
+                }
                 self.resume();
             }
             Done::Reopened(Err(error)) => {
@@ -422,14 +428,18 @@ impl<D: Dispatch> Executor<D> {
             self.cancels.remove(&attempt);
         }
         for run in after.finished {
-            for watcher in self.watchers.remove(&run).unwrap_or_default() {
-                let mut waiting = watcher.0.lock().expect("no holder of this lock can panic");
-                waiting.0 -= 1;
-                if waiting.0 == 0
-                    && let Some(reply) = waiting.1.take()
-                {
-                    reply.send(()).ok();
-                }
+            self.tell_watchers(run);
+        }
+    }
+
+    fn tell_watchers(&mut self, run: RunId) {
+        for watcher in self.watchers.remove(&run).unwrap_or_default() {
+            let mut waiting = watcher.0.lock().expect("no holder of this lock can panic");
+            waiting.0 -= 1;
+            if waiting.0 == 0
+                && let Some(reply) = waiting.1.take()
+            {
+                reply.send(()).ok();
             }
         }
     }
