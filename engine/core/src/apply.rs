@@ -393,14 +393,14 @@ impl Fold<'_> {
         let fires = self.state.alerts.get(key).is_some_and(|alert| alert.resolved_at.is_none());
         match incident.alerts.iter_mut().find(|(alert, _)| alert == key) {
             Some(entry) => entry.1 = fires,
-            None => incident.alerts.push((key.clone(), fires)),
+            None => push_tight(&mut incident.alerts, (key.clone(), fires)),
         }
         incident.quiet_since = if fires { None } else { incident.quiet_since };
         if let Some(known) = self.state.alerts.get(key)
             && !known.incidents.contains(&incident.id)
         {
             let mut alert = Alert::clone(known);
-            alert.incidents.push(incident.id);
+            push_tight(&mut alert.incidents, incident.id);
             self.state.alerts.insert(key.clone(), Arc::new(alert));
         }
     }
@@ -443,8 +443,8 @@ impl Fold<'_> {
         }
         if let Ok(mut incident) = self.take_incident(body.incident) {
             let of = Arc::make_mut(&mut incident);
-            of.live_runs.push(body.run);
-            of.runs.push(body.run);
+            push_tight(&mut of.live_runs, body.run);
+            push_tight(&mut of.runs, body.run);
             self.put_incident(incident);
         }
         self.state.runs.insert(body.run, Arc::new(run));
@@ -475,6 +475,7 @@ impl Fold<'_> {
         if let Ok(mut incident) = self.take_incident(run.incident) {
             let of = Arc::make_mut(&mut incident);
             of.live_runs.retain(|live| *live != id);
+            of.live_runs.shrink_to_fit();
             if outcome == RunOutcome::Failed && of.is_open() {
                 of.failed_runs += 1;
             }
@@ -598,6 +599,15 @@ impl Fold<'_> {
 
 fn self_actor(actor: &Actor) -> &str {
     actor.as_str().strip_prefix("person:").unwrap_or(actor.as_str())
+}
+
+/// Pushes without room to spare for the first one: most of these lists have a single element, and an open incident may
+/// stay in memory for weeks.
+fn push_tight<T>(list: &mut Vec<T>, item: T) {
+    if list.is_empty() {
+        list.reserve_exact(1);
+    }
+    list.push(item);
 }
 
 fn finish(step: &mut StepRun, state: StepState, now: Timestamp) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use imbl::{HashMap, OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stanch_playbook::{Plan, PlanDigest, PlaybookName, Timestamp, Uses};
 
@@ -41,7 +41,7 @@ pub struct State {
     /// The plans of those, and of live runs.
     pub plans: OrdMap<PlanDigest, PinnedPlan>,
     /// Alerts that fire, and those that lately did.
-    pub alerts: HashMap<AlertKey, Arc<Alert>>,
+    pub alerts: OrdMap<AlertKey, Arc<Alert>>,
     /// Incidents that are open, and those that can still be reopened.
     pub incidents: OrdMap<IncidentId, Arc<Incident>>,
     /// Live runs.
@@ -50,7 +50,7 @@ pub struct State {
     pub seen: OrdMap<u128, Timestamp>,
     /// The last nominal instant of each schedule, by playbook and trigger.
     pub ticks: OrdMap<(PlaybookName, usize), Timestamp>,
-    pub(crate) keys: HashMap<Arc<str>, IncidentId>,
+    pub(crate) keys: OrdMap<Arc<str>, IncidentId>,
     pub(crate) timers: OrdSet<(Timestamp, Timer)>,
     pub(crate) expiry: OrdSet<(Timestamp, Expiry)>,
     pub(crate) queued: OrdSet<(PlaybookName, RunId)>,
@@ -165,7 +165,7 @@ impl State {
 
 /// An open incident has its key for itself; of resolved ones the latest has it.
 fn index_key(
-    keys: &mut HashMap<Arc<str>, IncidentId>,
+    keys: &mut OrdMap<Arc<str>, IncidentId>,
     incidents: &OrdMap<IncidentId, Arc<Incident>>,
     incident: &Incident,
 ) {

@@ -11,11 +11,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use stanch_core::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
+use stanch_core::record::Actor;
 use stanch_core::run::Run;
 use stanch_core::{
     Assignment, Command, Effect, JournalId, Outcome, Receipt, Record, Rejected, RunId, Settings, State, decide,
 };
-use stanch_core::record::Actor;
 use stanch_playbook::{Plan, Timestamp};
 
 pub use check::{BrokenInvariant, check_history, fold};

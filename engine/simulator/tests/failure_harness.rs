@@ -1,5 +1,7 @@
 //! For every shipped playbook: fail each step, repeat each step, restart after each append.
 
+#![expect(clippy::unwrap_used, reason = "what helpers of tests cannot do fails the test")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +52,7 @@ fn trigger(simulation: &mut Simulation, plan: &Plan) {
             simulation.command(Command::ReceiveAlerts { actor: Actor::source("sim"), changes }).unwrap();
         }
         TriggerOn::Nats { subject } => {
-            let subject = subject.replace('*', "any").replace('>', "any");
+            let subject = subject.replace(['*', '>'], "any");
             let event = Event {
                 id: "1".into(),
                 source: "sim".into(),
@@ -92,9 +94,7 @@ fn request(simulation: &mut Simulation, plan: &Plan, time: Timestamp) {
         data: json!({}),
     };
     let target = Target::Playbook { playbook: plan.name.clone(), inputs };
-    simulation
-        .command(Command::ReceiveEvent { actor: Actor::person("sim"), event: Arc::new(event), target })
-        .unwrap();
+    simulation.command(Command::ReceiveEvent { actor: Actor::person("sim"), event: Arc::new(event), target }).unwrap();
 }
 
 /// What events of the shipped playbooks carry.
@@ -105,9 +105,21 @@ fn data() -> serde_json::Value {
 
 fn alert_for(matchers: &[Matcher], at: Timestamp) -> stanch_core::alert::AlertSnapshot {
     let common = [
-        ("alertname", "Sample"), ("cluster", "lab-1"), ("instance", "db-01:9100"), ("job", "probe"), ("namespace", "shop"),
-        ("pod", "web-0"), ("node", "node-1"), ("host", "host-1"), ("mountpoint", "/var"), ("device", "sda1"),
-        ("container", "web"), ("deployment", "web"), ("service", "web"), ("severity", "critical"), ("region", "eu-west"),
+        ("alertname", "Sample"),
+        ("cluster", "lab-1"),
+        ("instance", "db-01:9100"),
+        ("job", "probe"),
+        ("namespace", "shop"),
+        ("pod", "web-0"),
+        ("node", "node-1"),
+        ("host", "host-1"),
+        ("mountpoint", "/var"),
+        ("device", "sda1"),
+        ("container", "web"),
+        ("deployment", "web"),
+        ("service", "web"),
+        ("severity", "critical"),
+        ("region", "eu-west"),
     ];
     let mut labels: BTreeMap<&str, &str> = common.into();
     for matcher in matchers {
@@ -152,7 +164,8 @@ fn finish(simulation: &mut Simulation, plan: &Plan, outcome: &mut dyn FnMut(&Ass
         // Before the clock moves on: a wait for the alerts has a limit of its own.
         let waits = |run: &Arc<Run>| run.steps.iter().any(|step| matches!(step.state, StepState::Waiting { .. }));
         let waits = simulation.state.runs.is_empty() || simulation.state.runs.values().any(waits);
-        let firing = simulation.state.alerts.values().find(|alert| alert.resolved_at.is_none()).filter(|_| waits).cloned();
+        let firing =
+            simulation.state.alerts.values().find(|alert| alert.resolved_at.is_none()).filter(|_| waits).cloned();
         if let Some((run, step)) = asked {
             let actor = Actor::person("ann");
             let answer = Answer::Succeeded;
@@ -216,10 +229,15 @@ fn a_step_that_fails_ends_the_run_and_finally_still_runs() {
             let expected = if failing.continue_on_error { "succeeded" } else { "failed" };
             assert_eq!(run.state(), expected, "{}: {}", file.display(), failing.key);
             for (step, of) in run.steps.iter().zip(&plan.steps) {
-                let starts = of.phase != Phase::Finally || step.started_at.is_some() || step.state == StepState::Skipped;
+                let starts =
+                    of.phase != Phase::Finally || step.started_at.is_some() || step.state == StepState::Skipped;
                 assert!(starts, "{}: {} did not run after {} failed", file.display(), of.key, failing.key);
                 let later = of.phase > failing.phase && of.phase != Phase::Finally;
-                assert!(!later || failing.continue_on_error || step.started_at.is_none(), "{} ran all the same", of.key);
+                assert!(
+                    !later || failing.continue_on_error || step.started_at.is_none(),
+                    "{} ran all the same",
+                    of.key
+                );
             }
         }
     }
@@ -273,7 +291,8 @@ fn a_restart_after_any_append_loses_no_run_and_repeats_nothing_dangerous() {
                 }
             }
             for step in plan.steps.iter().filter(|step| !step.idempotent) {
-                let most = claims.iter().filter(|((key, _), _)| key == step.key.as_str()).map(|(_, count)| *count).max();
+                let most =
+                    claims.iter().filter(|((key, _), _)| key == step.key.as_str()).map(|(_, count)| *count).max();
                 assert!(most.unwrap_or(0) <= 1, "{} cut at {cut}: {} was claimed twice", file.display(), step.key);
             }
         }

@@ -1,5 +1,7 @@
 //! Cut any history anywhere, fold it again: state and outstanding effects equal those of the live engine.
 
+#![expect(clippy::unwrap_used, reason = "what helpers of tests cannot do fails the test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +51,8 @@ contain:
 ];
 
 fn plans() -> Vec<Arc<Plan>> {
-    let load = |text: &&str| Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
+    let load =
+        |text: &&str| Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
     PLAYBOOKS.iter().map(load).collect()
 }
 
@@ -146,11 +149,8 @@ fn perform(simulation: &mut Simulation, act: &Act) {
         Act::CloseIncident { which } => {
             let open: Vec<_> = simulation.state.incidents.keys().copied().collect();
             if let Some(at) = usize::from(*which).checked_rem(open.len()) {
-                let command = Command::ResolveIncident {
-                    actor: Actor::person("ann"),
-                    incident: open[at],
-                    reason: String::new(),
-                };
+                let command =
+                    Command::ResolveIncident { actor: Actor::person("ann"), incident: open[at], reason: String::new() };
                 simulation.command(command).ok();
             }
         }

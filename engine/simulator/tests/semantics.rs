@@ -1,5 +1,7 @@
 //! The semantics of alerts, incidents and steps, one behaviour a test.
 
+#![expect(clippy::unwrap_used, reason = "what helpers of tests cannot do fails the test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -259,8 +261,7 @@ fn retry_waits_as_long_as_the_target_asks() {
     let begun = simulation.now;
     let assignment = simulation.in_flight[0].clone();
     let asked = Duration::from_secs(77);
-    let outcome =
-        Outcome::Failed { error: "429".into(), output: None, retry_after: Some(asked), retryable: true };
+    let outcome = Outcome::Failed { error: "429".into(), output: None, retry_after: Some(asked), retryable: true };
     simulation.finish(&assignment, outcome).unwrap();
     assert_eq!(simulation.state.next_timer(), Some(begun.plus(asked)));
 }
@@ -288,13 +289,14 @@ fn an_idempotent_step_is_repeated_after_a_crash() {
 
 #[test]
 fn a_person_answers_what_became_of_an_unknown_step() {
-    for (answer, expected) in [(Answer::Succeeded, "succeeded"), (Answer::Failed, "failed"), (Answer::Retry, "succeeded")] {
+    for (answer, expected) in
+        [(Answer::Succeeded, "succeeded"), (Answer::Failed, "failed"), (Answer::Retry, "succeeded")]
+    {
         let mut simulation = on_down("contain:\n  a: {uses: exec, with: {argv: [./x]}}\n");
         let run = fire(&mut simulation, FIRST).runs[0];
         simulation.crash();
         let step = StepKey::new("contain.a");
-        let command =
-            Command::AnswerStep { actor: Actor::person("ann"), run, step, answer, note: "looked".to_owned() };
+        let command = Command::AnswerStep { actor: Actor::person("ann"), run, step, answer, note: "looked".to_owned() };
         simulation.command(command).unwrap();
         simulation.settle(&mut |_| succeed()).unwrap();
         assert_eq!(last(&simulation).state(), expected);
@@ -473,7 +475,8 @@ fn an_event_is_taken_once() {
 
 #[test]
 fn a_playbook_edited_during_a_run_changes_new_runs_alone() {
-    let mut simulation = on_down("detect:\n  a: {uses: log, with: {message: old}}\ncontain:\n  b: {uses: log, with: {message: old}}\n");
+    let mut simulation =
+        on_down("detect:\n  a: {uses: log, with: {message: old}}\ncontain:\n  b: {uses: log, with: {message: old}}\n");
     fire(&mut simulation, FIRST);
     let text = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ndetect:\n  a: {uses: log, with: {message: new}}\n";
     let plan = Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
@@ -495,4 +498,10 @@ fn an_alert_that_no_input_expression_can_read_becomes_a_dead_letter() {
     );
     fire(&mut simulation, FIRST);
     assert!(simulation.records.iter().any(|record| record.body.kind() == "DeadLettered"));
+    assert!(simulation.state.incidents.is_empty());
+    // Mended, the playbook takes the alert when it is sent again, by Alertmanager or as the replayed dead letter.
+    let text = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ndetect:\n  a: {uses: log, with: {message: x}}\n";
+    let plan = Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
+    simulation.command(Command::LoadPlaybooks { plans: vec![plan], keep: Vec::new() }).unwrap();
+    assert_eq!(fire(&mut simulation, FIRST).runs.len(), 1);
 }

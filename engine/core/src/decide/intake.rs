@@ -118,7 +118,17 @@ impl Draft {
         let again = alerts.iter().all(|(_, firing)| *firing == Firing::Again);
         let (incident, opened) = match known {
             Some((id, open)) if open || again => (id, false),
-            _ => (self.open_incident(key, &matched.plan, Some(&alerts[0].0)), true),
+            _ => {
+                // Without inputs there is no run, and without an incident the alert stays unanswered: its repeats, or its
+                // replayed dead letter, find the playbook again once that is mended.
+                let all: Vec<_> = alerts.iter().map(|(alert, _)| Arc::clone(alert)).collect();
+                if let Err(reason) = inputs_of(&matched.plan, Some(matched.trigger), &cause_of_alerts(&all), Map::new())
+                {
+                    let problem = Unusable { playbook: matched.plan.name.clone(), reason };
+                    return self.keep_unusable_alert(&alerts[0].0, &problem);
+                }
+                (self.open_incident(key, &matched.plan, Some(&alerts[0].0)), true)
+            }
         };
         if !opened {
             self.reopen_if_closing(incident);
