@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stanch_core::attempt::AttemptId;
+use stanch_core::record::{AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, Rejected, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
@@ -336,6 +337,7 @@ impl<D: Dispatch> Executor<D> {
         let after = self.under_way.take().unwrap_or_default();
         match done {
             Done::Appended(batch) => {
+                batch.records.iter().for_each(tell);
                 self.publish.send_replace(Arc::new(batch.state));
                 self.health.send_if_modified(|health| health.journal.take().is_some());
                 self.release(after);
@@ -485,6 +487,26 @@ async fn attempt<D: Dispatch>(
         if handle.inputs.is_closed() {
             return;
         }
+    }
+}
+
+/// Says in the log what somebody should look at.
+fn tell(record: &Record) {
+    match &record.body {
+        Body::RunFinished(body) if body.outcome == RunOutcome::Failed => {
+            tracing::warn!(run = %body.run, "a run failed; stanch runs show {} says where", body.run);
+        }
+        Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask }) => tracing::warn!(
+            run = %attempt.run,
+            step = %attempt.step,
+            "it is unknown whether a step happened ({reason}); look, then: stanch runs answer {} {} succeeded|failed|retry",
+            attempt.run,
+            attempt.step
+        ),
+        Body::DeadLettered(body) if body.letter.code == "trigger.evaluation-failed" => {
+            tracing::warn!(dead_letter = %body.id, "a playbook matched and could not start: {}", body.letter.reason);
+        }
+        _ => {}
     }
 }
 

@@ -499,6 +499,7 @@ fn an_alert_that_no_input_expression_can_read_becomes_a_dead_letter() {
     fire(&mut simulation, FIRST);
     assert!(simulation.records.iter().any(|record| record.body.kind() == "DeadLettered"));
     assert!(simulation.state.incidents.is_empty());
+    assert!(fire(&mut simulation, FIRST).duplicate, "its repeat is no second dead letter");
     // Mended, the playbook takes the alert when it is sent again, by Alertmanager or as the replayed dead letter.
     let text = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ndetect:\n  a: {uses: log, with: {message: x}}\n";
     let plan = Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);

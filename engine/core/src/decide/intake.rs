@@ -55,7 +55,12 @@ impl Draft {
     fn receive_firing(&mut self, alert: Arc<AlertSnapshot>, groups: &mut Groups) {
         let Some(firing) = judge(&self.state, &alert, self.now) else { return };
         let (matches, unusable) = self.match_alert(&alert);
-        let Some(firing) = firing.or_else(|| (!matches.is_empty()).then_some(Firing::New)) else { return };
+        // Known and unanswered: only where a playbook could start now is its repeat worth a record.
+        let usable = |matched: &Matched| {
+            let cause = cause_of_alerts(std::slice::from_ref(&alert));
+            inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()).is_ok()
+        };
+        let Some(firing) = firing.or_else(|| matches.iter().any(usable).then_some(Firing::New)) else { return };
         self.emit(AlertFired { alert: Arc::clone(&alert), firing });
         // Also where no playbook matches it any more: what it belongs to must not close while it fires.
         for incident in self.state.alerts.get(&alert.key).map(|known| known.incidents.clone()).unwrap_or_default() {

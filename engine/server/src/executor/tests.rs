@@ -1,9 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
+use stanch_core::Settings;
 use stanch_core::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
 use stanch_core::record::Actor;
-use stanch_core::{Body, Settings};
 use stanch_journal::{Fault, Faults, Journal as _, MemoryJournal, Reader};
 
 use super::*;
