@@ -64,8 +64,10 @@ impl Draft {
         self.emit(AlertFired { alert: Arc::clone(&alert), firing });
         // Also where no playbook matches it any more: what it belongs to must not close while it fires.
         for incident in self.state.alerts.get(&alert.key).map(|known| known.incidents.clone()).unwrap_or_default() {
-            let open = self.state.incidents.get(&incident).is_some_and(|incident| incident.is_open());
-            if open || firing == Firing::Again {
+            let Some(known) = self.state.incidents.get(&incident) else { continue };
+            // A resolved one whose key a later incident has stays resolved: at most one of a key is open.
+            let last = self.state.incident_by_key(&known.key).is_some_and(|holder| holder.id == incident);
+            if known.is_open() || (firing == Firing::Again && last) {
                 self.reopen_if_closing(incident);
             }
         }
