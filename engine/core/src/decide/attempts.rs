@@ -12,7 +12,7 @@ use super::Draft;
 use crate::attempt::{AttemptId, IdempotencyKey, Outcome, Purpose};
 use crate::command::Rejected;
 use crate::effect::Effect;
-use crate::id::{IncidentId, RunId};
+use crate::id::RunId;
 use crate::names::StepNames;
 use crate::record::{
     AttemptFailed, AttemptLate, AttemptScheduled, AttemptSucceeded, AttemptUnknown, DeadLetter, Ending, StepEnded,
@@ -180,17 +180,13 @@ impl Draft {
                 return;
             };
             match timer {
-                Timer::Incident(id) => self.fire_incident(id),
+                Timer::Incident(id) => self.resolve_if_over(id),
                 Timer::Step(run, index) => {
                     self.fire_step(run, index);
                     self.advance(run);
                 }
             }
         }
-    }
-
-    fn fire_incident(&mut self, id: IncidentId) {
-        self.resolve_if_over(id);
     }
 
     fn fire_step(&mut self, id: RunId, index: usize) {

@@ -152,10 +152,7 @@ impl Draft {
         if !self.receipt.incidents.contains(&incident) {
             self.receipt.incidents.push(incident);
         }
-        let live = self.state.incidents.get(&incident).is_some_and(|incident| {
-            let of = |id| self.state.runs.get(id).is_some_and(|run| run.playbook == matched.plan.name);
-            incident.live_runs.iter().any(of)
-        });
+        let live = self.has_live_run(incident, &matched.plan.name);
         // on_repeat: attach. What joins while a run of the playbook is live starts none.
         if news.is_empty() || live {
             return;
@@ -168,6 +165,11 @@ impl Draft {
                 self.keep_unusable_alert(&news[0], &problem);
             }
         }
+    }
+
+    fn has_live_run(&self, incident: IncidentId, playbook: &PlaybookName) -> bool {
+        let of = |id| self.state.runs.get(id).is_some_and(|run| run.playbook == *playbook);
+        self.state.incidents.get(&incident).is_some_and(|incident| incident.live_runs.iter().any(of))
     }
 
     fn has_alert(&self, incident: IncidentId, key: &AlertKey) -> bool {
@@ -308,10 +310,7 @@ impl Draft {
         if !self.receipt.incidents.contains(&incident) {
             self.receipt.incidents.push(incident);
         }
-        let live = self.state.incidents.get(&incident).is_some_and(|incident| {
-            let of = |id| self.state.runs.get(id).is_some_and(|run| run.playbook == plan.name);
-            incident.live_runs.iter().any(of)
-        });
+        let live = self.has_live_run(incident, &plan.name);
         if !live {
             self.start_run(plan, incident, cause, inputs);
         }
