@@ -277,6 +277,7 @@ pub(crate) fn sequence_of(key: &[u8]) -> Sequence {
 
 /// Opens a sled database; waits for one that this process is just closing.
 pub(crate) fn open_database(path: &Path, cache_bytes: u64) -> Result<::sled::Db, Cause> {
+    remove_unfinished_snapshots(path)?;
     let began = Instant::now();
     loop {
         // The flusher must stay on: sled collects its garbage there alone.
@@ -290,6 +291,22 @@ pub(crate) fn open_database(path: &Path, cache_bytes: u64) -> Result<::sled::Db,
             other => return other,
         }
     }
+}
+
+/// Removes what a kill left of a snapshot that sled was writing. sled 0.34 takes `snap.*.generating` for a snapshot, and
+/// for the newest one, and refuses to open the database when its checksum does not hold; the log has all that it says.
+fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
+    let items = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        items => items?,
+    };
+    for item in items {
+        let item = item?;
+        if item.file_name().to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(item.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs sled, which panics on some damage and some full disks, and makes an error of a panic.

@@ -203,6 +203,15 @@ fn what_was_acknowledged_is_there_after_the_process_was_killed() {
     assert!(segment_path(&dir, 2).exists());
 }
 
+/// Found by `tests/tests/crash.rs`, once in some hundred kills: sled was writing a snapshot of its own as it opened.
+#[test]
+fn a_kill_while_the_database_writes_its_snapshot_leaves_it_openable() {
+    let dir = tempfile::tempdir().unwrap();
+    append(&mut open(&dir), 100);
+    fs::write(segment_path(&dir, 1).join("snap.0000000000FFFFFF.generating"), b"cut sho").unwrap();
+    assert_eq!(verified(&open(&dir)), 100);
+}
+
 #[test]
 fn a_second_engine_is_kept_out_and_so_is_a_reader() {
     let dir = tempfile::tempdir().unwrap();
