@@ -57,6 +57,16 @@ pub enum FieldKind {
     Duration,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// A whole number of at least 1.
+    Whole,
+    /// True or false.
+    Bool,
+    /// A list of people, or of groups as `group:name`.
+    People,
+    /// A list of `{after, people}`.
+    Escalate,
+    /// What a wait waits for: the word `resolved`, or `nats: {subject, if}`, or `alertmanager: {matchers, if}`.
+    Awaited,
 }
 
 /// Whether repeating an action is harmless.
@@ -85,7 +95,7 @@ const fn literal(field: Field) -> Field {
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// All built-in actions.
-pub static ALL: [Signature; 7] = [
+pub static ALL: &[Signature] = &[
     Signature {
         name: "log",
         doc: "Write a line to the engine's log.",
@@ -158,7 +168,11 @@ pub static ALL: [Signature; 7] = [
         doc: "Wait for a length of time, or for the incident's alerts to stay resolved.",
         fields: &[
             field("duration", FieldKind::Duration, "How long to wait."),
-            literal(field("for", FieldKind::Word(&["resolved"]), "What to wait for.")),
+            literal(field(
+                "for",
+                FieldKind::Awaited,
+                "What to wait for: resolved, or an event as a trigger has it: {nats: {subject, if}}, {alertmanager: {matchers, if}}.",
+            )),
             literal(field(
                 "settle",
                 FieldKind::Duration,
@@ -168,13 +182,52 @@ pub static ALL: [Signature; 7] = [
         any_of: &["duration", "for"],
         idempotence: Idempotence::Yes,
     },
+    Signature {
+        name: APPROVAL,
+        doc: "Ask people whether the steps that need this one may do what they would. They see exactly what that is.",
+        fields: &[
+            required(field("prompt", FieldKind::Text, "The question.")),
+            literal(field("from", FieldKind::People, "Who may decide: people, or groups as group:name; by default everybody.")),
+            literal(field("quorum", FieldKind::Whole, "How many must agree; 1 by default.")),
+            literal(field("allow_self", FieldKind::Bool, "Whether whoever started the run may decide; false by default.")),
+            literal(field("escalate", FieldKind::Escalate, "Who is told after what time without a decision: [{after: 5m, people: [ann]}].")),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
+        name: PLAYBOOK,
+        doc: "Run another playbook in the same incident, and wait for its end. The result has run, outcome and steps.",
+        fields: &[
+            required(literal(field("playbook", FieldKind::Text, "The other playbook's name."))),
+            field("inputs", FieldKind::Map, "Its inputs."),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
+        name: UNDO,
+        doc: "Take back what another step of this run did, the last first.",
+        fields: &[required(literal(field("step", FieldKind::Text, "The other step's name; it must have an undo.")))],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
 ];
 
-/// The action that the core keeps itself.
+/// The actions that the core keeps itself.
 pub const WAIT: &str = "wait";
+/// A question to people.
+pub const APPROVAL: &str = "approval";
+/// A run of another playbook.
+pub const PLAYBOOK: &str = "playbook";
+/// Taking back what another step did.
+pub const UNDO: &str = "undo";
 
-/// Actions of the language that this version does not have yet.
-pub(crate) const LATER: [&str; 4] = ["approval", "playbook", "undo", "report"];
+/// Whether the core keeps the action itself: it has no attempts.
+#[must_use]
+pub fn is_kept_by_core(name: &str) -> bool {
+    [WAIT, APPROVAL, PLAYBOOK, UNDO].contains(&name)
+}
 
 /// The signature of a built-in action.
 #[must_use]
@@ -217,7 +270,16 @@ impl Field {
     pub(crate) fn leaf(&self) -> Leaf {
         match self.kind {
             FieldKind::Any | FieldKind::Map | FieldKind::List => Leaf::Typed,
-            FieldKind::Text | FieldKind::Texts | FieldKind::Argv | FieldKind::Duration | FieldKind::Word(_) => {
+            FieldKind::Text
+            | FieldKind::Texts
+            | FieldKind::Argv
+            | FieldKind::Duration
+            | FieldKind::Word(_)
+            | FieldKind::Whole
+            | FieldKind::Bool
+            | FieldKind::People
+            | FieldKind::Escalate
+            | FieldKind::Awaited => {
                 if self.secrets { Leaf::Secret } else { Leaf::Text }
             }
         }

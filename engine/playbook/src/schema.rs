@@ -131,6 +131,11 @@ fn parameters(signature: &Signature) -> Value {
                 FieldKind::Duration if field.literal => duration(),
                 FieldKind::Duration => json!({"type": "string"}),
                 FieldKind::Word(words) => json!({"enum": words}),
+                FieldKind::Whole => json!({"type": "integer", "minimum": 1}),
+                FieldKind::Bool => json!({"type": "boolean"}),
+                FieldKind::People => json!({"type": ["array", "string"], "items": {"type": "string"}}),
+                FieldKind::Escalate => json!({"type": "array", "items": {"type": "object"}}),
+                FieldKind::Awaited => json!({"oneOf": [{"const": "resolved"}, {"type": "object"}]}),
             };
             schema["description"] = field.doc.into();
             (field.name.to_owned(), schema)

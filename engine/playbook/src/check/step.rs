@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::Checker;
 use super::identifier;
 use super::names::Place;
-use crate::actions::{self, LATER, Signature, WAIT};
+use crate::actions::{self, Signature, WAIT};
 use crate::document::Node;
 use crate::evaluate::Leaf;
 use crate::keys;
-use crate::model::{RetryModel, StepModel};
+use crate::model::StepModel;
 use crate::nearest::nearest;
-use crate::plan::{Jitter, OnUnknown};
+use crate::plan::{Jitter, OnUnknown, Retry};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -113,9 +113,17 @@ impl<'a> Checker<'a> {
             idempotent,
             retry: resolve(&own_retry.unwrap_or_default(), &defaults.retry, idempotent),
             on_unknown,
-            timeout_ms: timeout.map(millis),
+            timeout_ms: timeout.map(crate::time::millis),
             outputs,
             continue_on_error,
+            alias: None,
+            foreach: None,
+            until: None,
+            verify: None,
+            undo: None,
+            on_timeout: None,
+            runs_on: None,
+            budget: None,
         })
     }
 
@@ -123,10 +131,6 @@ impl<'a> Checker<'a> {
         let name = self.string(node)?;
         if let Some(signature) = actions::find(&name) {
             return Some(signature);
-        }
-        if LATER.contains(&name.as_str()) {
-            self.report.error("not-yet-supported", node.span, format!("the action {name} is not supported yet"));
-            return None;
         }
         let help = match nearest(&name, action_names()) {
             Some(near) => format!("did you mean {near}?"),
@@ -232,20 +236,16 @@ impl<'a> Checker<'a> {
 }
 
 /// A step's own words over the defaults over what holds for its kind.
-fn resolve(own: &PartialRetry, defaults: &PartialRetry, idempotent: bool) -> RetryModel {
+fn resolve(own: &PartialRetry, defaults: &PartialRetry, idempotent: bool) -> Retry {
     let initial = own.initial_interval.or(defaults.initial_interval).unwrap_or(Duration::from_secs(1));
     let most = own.max_interval.or(defaults.max_interval).unwrap_or(Duration::from_secs(60));
-    RetryModel {
+    Retry {
         max_attempts: own.max_attempts.or(defaults.max_attempts).unwrap_or(if idempotent { 3 } else { 1 }),
-        initial_interval_ms: millis(initial),
+        initial_interval: initial,
         backoff: own.backoff.or(defaults.backoff).unwrap_or(2.0),
-        max_interval_ms: millis(most.max(initial)),
+        max_interval: most.max(initial),
         jitter: own.jitter.or(defaults.jitter).unwrap_or(Jitter::Full),
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn action_names() -> Vec<&'static str> {

@@ -59,7 +59,7 @@ impl<'a> Checker<'a> {
         };
         let key_template = node.get("key").and_then(|node| self.template(node, Leaf::Text, place, None));
         let inputs = self.trigger_inputs(node.get("inputs"), kind, key.span);
-        Some(TriggerModel { on: model?, condition, key: key_template, inputs })
+        Some(TriggerModel { on: model?, condition, key: key_template, inputs, group_wait_ms: 0 })
     }
 
     fn on(&mut self, kind: &'static str, node: &'a Node, place: Span) -> Option<OnModel> {

@@ -91,6 +91,10 @@ impl<'a> Checker<'a> {
             FieldKind::Texts => self.text_map(field.name, node, at),
             FieldKind::Argv => self.argv(node, at),
             FieldKind::Duration => self.with_duration(node, at),
+            FieldKind::Whole => self.whole(node, 1, 100).map(Value::from),
+            FieldKind::Bool => self.bool(node).map(Value::from),
+            FieldKind::People | FieldKind::Escalate => Some(node.to_json()),
+            FieldKind::Awaited => self.word(node, &["resolved"]).map(|word| Value::String(word.to_owned())),
             FieldKind::Word(words) => {
                 if let Kind::Text(text) = &node.kind {
                     let upper = text.to_ascii_uppercase();

@@ -68,6 +68,11 @@ impl ValueTemplate {
         })
     }
 
+    /// Every name that it refers to, secrets aside.
+    pub(crate) fn for_each_reference(&self, each: &mut dyn FnMut(&str, &[String])) {
+        self.0.node.for_each_reference(each);
+    }
+
     /// The roots that it names, sorted.
     #[must_use]
     pub fn roots(&self) -> &[String] {
@@ -131,6 +136,20 @@ impl Node {
                 (references, secrets)
             }
             Self::Literal(_) | Self::Lone(_) | Self::List(_) | Self::Map(_) => (Vec::new(), Vec::new()),
+        }
+    }
+
+    fn for_each_reference(&self, each: &mut dyn FnMut(&str, &[String])) {
+        match self {
+            Self::Literal(_) => {}
+            Self::Lone(path) => each(&path.root, &path.rest),
+            Self::Text(_) | Self::Secret(_) => {
+                for reference in self.references().0 {
+                    each(&reference.root, &reference.rest);
+                }
+            }
+            Self::List(nodes) => nodes.iter().for_each(|node| node.for_each_reference(each)),
+            Self::Map(nodes) => nodes.iter().for_each(|(_, node)| node.for_each_reference(each)),
         }
     }
 
