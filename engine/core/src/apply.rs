@@ -6,12 +6,16 @@ use serde_json::Value;
 use stanch_playbook::{Plan, StepKey, Timestamp};
 
 use crate::alert::AlertKey;
-use crate::attempt::AttemptId;
+use crate::attempt::{AttemptId, Purpose};
+use crate::containment::{Containment, UndoState};
 use crate::event::Event;
-use crate::id::{IncidentId, RunId, Sequence};
+use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
 use crate::incident::{Alert, Incident};
-use crate::record::{Actor, Answer, Body, Ending, Firing, Record, RunOutcome, RunStarted, Then};
-use crate::run::{AttemptOutcome, AttemptRun, Rendered, Run, StepRun, StepState};
+use crate::record::{
+    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Record, RunOutcome,
+    RunStarted, Then, Unsettled, Verification, Waiting,
+};
+use crate::run::{AttemptOutcome, AttemptRun, Place, Question, Rendered, Run, StepRun, StepState};
 use crate::state::{EVENT_MEMORY, Expiry, PinnedPlan, State, Timer};
 
 /// What left the live state, or became quiet, by one record: for the views.
@@ -71,6 +75,14 @@ pub enum IllegalTransition {
         kind: String,
         /// The incident it names.
         incident: IncidentId,
+    },
+    /// About a containment that is not in force, or not in a state from which the record can lead.
+    #[error("{kind}: no such containment is in force, or not like this: {containment:?}")]
+    NoContainment {
+        /// The record's kind.
+        kind: String,
+        /// The containment it names.
+        containment: Option<ContainmentId>,
     },
     /// A plan that this version cannot read.
     #[error("{kind}: {reason}")]
@@ -239,76 +251,52 @@ impl Fold<'_> {
             }
             Body::RunCancelRequested(body) => {
                 let mut run = self.take_run(body.run)?;
-                Arc::make_mut(&mut run).cancel = Some((self.record.actor.clone(), body.reason.as_str().into()));
+                let of = Arc::make_mut(&mut run);
+                of.cancel = Some((self.record.actor.clone(), body.reason.as_str().into()));
+                of.undo = body.undo;
                 self.put_run(run);
             }
             Body::RunFinished(body) => return self.run_finished(body.run, body.outcome),
-            Body::AttemptScheduled(body) => self.step(body.attempt.run, &body.attempt.step, |step| {
-                match step.state {
-                    StepState::Pending | StepState::Backoff { .. } => {}
-                    _ => return false,
-                }
-                step.rendered =
-                    Some(Rendered { with: body.with.clone(), env: body.env.clone(), timeout: body.timeout });
-                step.started_at.get_or_insert(now);
-                step.attempts.push(AttemptRun {
-                    generation: body.attempt.generation,
-                    number: body.attempt.number,
-                    epoch: body.attempt.epoch,
-                    scheduled_at: now,
-                    finished_at: None,
-                    outcome: AttemptOutcome::Running,
-                    error: None,
-                });
-                step.state = StepState::Running { attempt: body.attempt.clone() };
-                true
-            })?,
-            Body::AttemptSucceeded(body) => self.attempt(&body.attempt, AttemptOutcome::Succeeded, None, |step| {
-                step.output = Some(body.output.clone());
-                step.outputs = body.outputs.clone();
-                step.state = match &body.failure {
-                    None => StepState::Succeeded,
-                    Some(failure) if failure.tolerated => StepState::Tolerated { error: failure.error.clone() },
-                    Some(failure) => StepState::Failed { error: failure.error.clone() },
-                };
-            })?,
+            Body::AttemptScheduled(body) => return self.attempt_scheduled(body),
+            Body::AttemptSucceeded(body) => return self.attempt_succeeded(body),
             Body::AttemptFailed(body) => {
                 self.attempt(&body.attempt, AttemptOutcome::Failed, Some(&body.error), |step| {
-                    step.output = body.output.clone();
-                    step.state = after(body.then, &body.error);
+                    if body.attempt.purpose == Purpose::Do {
+                        step.output = body.output.clone();
+                    }
+                    step.state = after(step, body.then, &body.error, None);
                 })?;
             }
             Body::AttemptUnknown(body) => {
                 self.attempt(&body.attempt, AttemptOutcome::Unknown, Some(&body.reason), |step| {
-                    step.state = after(body.then, &body.reason);
+                    step.state = after(step, body.then, &body.reason, body.verification.as_ref());
+                    if let StepState::Verifying { next, unknown, .. } = &mut step.state
+                        && body.attempt.purpose == Purpose::Do
+                    {
+                        *next = Some(now);
+                        *unknown = Some(body.reason.clone());
+                    }
                 })?;
             }
-            Body::StepWaiting(body) => self.step(body.run, &body.step, |step| {
+            Body::StepWaiting(body) => self.step(body.run, &body.step, body.item, |step| {
                 let legal = matches!(step.state, StepState::Pending | StepState::Waiting { .. });
                 step.started_at.get_or_insert(now);
                 step.state = StepState::Waiting { wait: body.wait };
                 legal
             })?,
-            Body::StepWoken(body) => self.step(body.run, &body.step, |step| {
+            Body::StepWoken(body) => self.step(body.run, &body.step, body.item, |step| {
                 let legal = matches!(step.state, StepState::Waiting { .. });
                 step.outputs = body.outputs.clone();
                 finish(step, StepState::Succeeded, now);
                 legal
             })?,
-            Body::StepEnded(body) => self.step(body.run, &body.step, |step| {
+            Body::StepEnded(body) => self.step(body.run, &body.step, body.item, |step| {
                 let legal = !step.state.is_over() && !matches!(step.state, StepState::Running { .. });
-                let reason = body.reason.clone();
-                let state = match body.ending {
-                    Ending::Skipped => StepState::Skipped,
-                    Ending::Blocked => StepState::Blocked { reason },
-                    Ending::Cancelled => StepState::Cancelled { reason },
-                    Ending::Failed => StepState::Failed { error: reason },
-                    Ending::Tolerated => StepState::Tolerated { error: reason },
-                };
+                let state = ended(body.ending, body.reason.clone());
                 finish(step, state, now);
                 legal
             })?,
-            Body::StepAnswered(body) => self.step(body.run, &body.step, |step| {
+            Body::StepAnswered(body) => self.step(body.run, &body.step, body.item, |step| {
                 let legal = matches!(step.state, StepState::Unknown { .. });
                 let error: Arc<str> = match body.note.as_str() {
                     "" => format!("{} answered that it failed", self_actor(&self.record.actor)).into(),
@@ -328,8 +316,253 @@ impl Fold<'_> {
                 }
                 legal
             })?,
+            Body::ItemsStarted(body) => self.step(body.run, &body.step, None, |step| {
+                let legal = matches!(step.state, StepState::Pending);
+                step.started_at.get_or_insert(now);
+                step.items = body.items.iter().map(|value| Arc::new(StepRun::item(value.clone()))).collect();
+                step.state = StepState::Items { started: 0, live: 0, idle: 0, failed: 0 };
+                legal
+            })?,
+            Body::ItemsEnded(body) => self.step(body.run, &body.step, None, |step| {
+                let legal = matches!(step.state, StepState::Items { .. });
+                let state = match &body.failure {
+                    None => StepState::Succeeded,
+                    Some(failure) => ended(failure.ending, failure.reason.clone()),
+                };
+                step.outputs = Arc::new(Value::Object(serde_json::Map::new()));
+                finish(step, state, now);
+                legal
+            })?,
+            Body::ApprovalRequested(body) => self.step(body.run, &body.step, None, |step| {
+                // Also after it was answered: what was approved has changed.
+                let legal = matches!(step.state, StepState::Pending | StepState::Waiting { .. } | StepState::Succeeded);
+                step.started_at.get_or_insert(now);
+                step.finished_at = None;
+                step.question =
+                    Some(Arc::new(Question { asked: body.clone(), asked_at: now, answers: Vec::new() }));
+                step.state = StepState::Waiting {
+                    wait: Waiting::Approval { approval: body.approval, expires_at: body.expires_at },
+                };
+                legal
+            })?,
+            Body::ApprovalDecided(body) => self.step(body.run, &body.step, None, |step| {
+                let Some(question) = &mut step.question else { return false };
+                let answer = (self.record.actor.clone(), body.verdict, now);
+                Arc::make_mut(question).answers.push(answer);
+                question.asked.approval == body.approval && matches!(step.state, StepState::Waiting { .. })
+            })?,
+            Body::ContainmentStarted(body) => self.containment_started(body)?,
+            Body::ContainmentExtended(body) => self.containment(body.containment, |containment| {
+                containment.until = body.until;
+                matches!(containment.state, UndoState::Inforce)
+            })?,
+            Body::UndoRequested(body) => {
+                for (at, id) in body.containments.iter().enumerate() {
+                    let next = body.containments.get(at + 1).copied();
+                    self.containment(*id, |containment| {
+                        let legal = !containment.state.is_under_way();
+                        if !matches!(containment.state, UndoState::Inforce) {
+                            containment.generation += 1;
+                            containment.attempts = 0;
+                        }
+                        containment.state = UndoState::Requested;
+                        containment.next = next;
+                        containment.waiter = body.run;
+                        legal
+                    })?;
+                }
+                if let Some(id) = body.run {
+                    let mut run = self.take_run(id)?;
+                    let of = Arc::make_mut(&mut run);
+                    of.undoing.extend(&body.containments);
+                    of.undo_asked |= body.step.is_none();
+                    self.put_run(run);
+                }
+            }
+            Body::ContainmentEnded(body) => self.containment_over(body.containment)?,
         }
         Ok(Applied::default())
+    }
+
+    fn attempt_scheduled(&mut self, body: &AttemptScheduled) -> Result<Applied, IllegalTransition> {
+        let now = self.record.time;
+        if body.attempt.purpose == Purpose::Undo {
+            let id = self.contained(&body.attempt)?;
+            self.containment(id, |containment| {
+                containment.attempts = body.attempt.number;
+                let before = std::mem::replace(
+                    &mut containment.state,
+                    UndoState::Undoing { attempt: body.attempt.clone() },
+                );
+                matches!(before, UndoState::Requested | UndoState::Backoff { .. })
+            })?;
+            return Ok(Applied::default());
+        }
+        self.step(body.attempt.run, &body.attempt.step, body.attempt.item, |step| {
+            let made = AttemptRun {
+                purpose: body.attempt.purpose,
+                generation: body.attempt.generation,
+                number: body.attempt.number,
+                epoch: body.attempt.epoch,
+                scheduled_at: now,
+                finished_at: None,
+                outcome: AttemptOutcome::Running,
+                error: None,
+            };
+            if let StepState::Verifying { attempt, next, .. } = &mut step.state {
+                let legal = body.attempt.purpose == Purpose::Verify && attempt.is_none();
+                *attempt = Some(body.attempt.clone());
+                *next = None;
+                step.attempts.pop_if(|last| last.purpose == Purpose::Verify);
+                step.attempts.push(made);
+                return legal;
+            }
+            match step.state {
+                StepState::Pending | StepState::Backoff { .. } => {}
+                _ => return false,
+            }
+            step.rendered = Some(Rendered { with: body.with.clone(), env: body.env.clone(), timeout: body.timeout });
+            step.started_at.get_or_insert(now);
+            // Of a step that polls, the last look alone is kept.
+            step.attempts.pop_if(|last| last.purpose == Purpose::Do && last.outcome == AttemptOutcome::Succeeded);
+            step.attempts.push(made);
+            step.state = StepState::Running { attempt: body.attempt.clone() };
+            body.attempt.purpose == Purpose::Do
+        })?;
+        Ok(Applied::default())
+    }
+
+    fn attempt_succeeded(&mut self, body: &AttemptSucceeded) -> Result<Applied, IllegalTransition> {
+        if body.attempt.purpose == Purpose::Undo {
+            let id = self.contained(&body.attempt)?;
+            self.containment_over(id)?;
+            return Ok(Applied::default());
+        }
+        let now = self.record.time;
+        let error = body.unsettled.as_ref().map(|unsettled| &unsettled.reason);
+        self.attempt(&body.attempt, AttemptOutcome::Succeeded, error, |step| {
+            if body.attempt.purpose == Purpose::Do {
+                step.output = Some(body.output.clone());
+            }
+            if !body.outputs.is_null() {
+                step.outputs = body.outputs.clone();
+            }
+            step.state = match &body.unsettled {
+                None => StepState::Succeeded,
+                Some(Unsettled { reason, then }) => after(step, *then, reason, body.verification.as_ref()),
+            };
+            if let StepState::Verifying { next, .. } = &mut step.state
+                && body.attempt.purpose == Purpose::Do
+            {
+                *next = Some(now);
+            }
+        })?;
+        Ok(Applied::default())
+    }
+
+    fn containment_started(&mut self, body: &ContainmentStarted) -> Result<(), IllegalTransition> {
+        let run = self.take_run(body.run)?;
+        let place = self.place(&run, &body.step, body.item)?;
+        let value = run.at(place).and_then(|item| item.value.clone());
+        let at = (body.run, body.step.clone(), body.item);
+        // The same thing, tried again by a person: one is in force, and the later one knows how to take it back.
+        if let Some(earlier) = self.state.contained.get(&at).copied() {
+            self.remove_containment(earlier);
+        }
+        let containment = Containment {
+            id: body.containment,
+            run: body.run,
+            playbook: run.playbook.clone(),
+            incident: run.incident,
+            step: body.step.clone(),
+            item: body.item,
+            value,
+            done: body.done.clone(),
+            undo: body.undo.clone(),
+            policy: body.policy,
+            since: self.record.time,
+            until: body.until,
+            certain: body.certain,
+            state: UndoState::Inforce,
+            generation: 0,
+            attempts: 0,
+            waiter: None,
+            next: None,
+        };
+        self.state.contained.insert(at, body.containment);
+        if let Some(at) = containment.timer() {
+            self.state.timers.insert((at, Timer::Containment(containment.id)));
+        }
+        self.state.inforce.insert(body.containment, Arc::new(containment));
+        self.put_run(run);
+        Ok(())
+    }
+
+    fn contained(&self, attempt: &AttemptId) -> Result<ContainmentId, IllegalTransition> {
+        let at = (attempt.run, attempt.step.clone(), attempt.item);
+        self.state
+            .contained
+            .get(&at)
+            .copied()
+            .ok_or_else(|| IllegalTransition::NoContainment { kind: self.kind(), containment: None })
+    }
+
+    /// Changes one containment; `change` says whether the state it found was a legal one.
+    fn containment(
+        &mut self,
+        id: ContainmentId,
+        change: impl FnOnce(&mut Containment) -> bool,
+    ) -> Result<(), IllegalTransition> {
+        let illegal = || IllegalTransition::NoContainment { kind: self.kind(), containment: Some(id) };
+        let mut containment = self.state.inforce.get(&id).cloned().ok_or_else(illegal)?;
+        let timer = containment.timer();
+        let of = Arc::make_mut(&mut containment);
+        if !change(of) {
+            return Err(illegal());
+        }
+        let (next, waiter, under_way) = (of.timer(), of.waiter, of.state.is_under_way());
+        if timer != next {
+            if let Some(at) = timer {
+                self.state.timers.remove(&(at, Timer::Containment(id)));
+            }
+            if let Some(at) = next {
+                self.state.timers.insert((at, Timer::Containment(id)));
+            }
+        }
+        self.state.inforce.insert(id, containment);
+        if let Some(run) = waiter.filter(|_| !under_way) {
+            self.no_longer_undoing(run, id);
+        }
+        Ok(())
+    }
+
+    fn containment_over(&mut self, id: ContainmentId) -> Result<(), IllegalTransition> {
+        let Some(containment) = self.remove_containment(id) else {
+            return Err(IllegalTransition::NoContainment { kind: self.kind(), containment: Some(id) });
+        };
+        if let Some(run) = containment.waiter {
+            self.no_longer_undoing(run, id);
+        }
+        Ok(())
+    }
+
+    fn remove_containment(&mut self, id: ContainmentId) -> Option<Arc<Containment>> {
+        let containment = self.state.inforce.remove(&id)?;
+        if let Some(at) = containment.timer() {
+            self.state.timers.remove(&(at, Timer::Containment(id)));
+        }
+        let at = (containment.run, containment.step.clone(), containment.item);
+        if self.state.contained.get(&at) == Some(&id) {
+            self.state.contained.remove(&at);
+        }
+        Some(containment)
+    }
+
+    fn no_longer_undoing(&mut self, run: RunId, id: ContainmentId) {
+        if let Ok(mut run) = self.take_run(run) {
+            Arc::make_mut(&mut run).undoing.retain(|undoing| *undoing != id);
+            self.put_run(run);
+        }
     }
 
     fn alert_fired(&mut self, firing: Firing, key: &AlertKey, starts_at: Timestamp) {
@@ -427,6 +660,7 @@ impl Fold<'_> {
             plan: body.plan,
             incident: body.incident,
             cause: body.cause.clone(),
+            started_by: self.record.actor.clone(),
             inputs: body.inputs.clone(),
             queued: body.queued,
             cancel: None,
@@ -434,7 +668,12 @@ impl Fold<'_> {
             started_at: self.record.time,
             finished_at: None,
             steps: std::iter::repeat_n(Arc::new(StepRun::pending()), steps).collect(),
-            records: vec![self.record.sequence],
+            records: imbl::Vector::unit(self.record.sequence),
+            parent: body.parent.clone(),
+            children: body.children.clone(),
+            undo: false,
+            undoing: Vec::new(),
+            undo_asked: false,
         };
         if body.queued {
             self.state.queued.insert((body.playbook.clone(), body.run));
@@ -459,10 +698,9 @@ impl Fold<'_> {
             run.finished_at = Some(self.record.time);
         }
         self.state.runs.remove(&id);
-        for (index, step) in run.steps.iter().enumerate() {
-            if let Some(at) = step.state.timer() {
-                self.state.timers.remove(&(at, Timer::Step(id, index)));
-            }
+        for (place, step) in run.started() {
+            let marks = Marks::of(&step.state);
+            self.unmark(id, place, marks);
         }
         if run.queued {
             self.state.queued.remove(&(run.playbook.clone(), id));
@@ -476,19 +714,23 @@ impl Fold<'_> {
             let of = Arc::make_mut(&mut incident);
             of.live_runs.retain(|live| *live != id);
             of.live_runs.shrink_to_fit();
-            if outcome == RunOutcome::Failed && of.is_open() {
+            if outcome == RunOutcome::Failed && of.is_open() && run.parent.is_none() {
                 of.failed_runs += 1;
             }
             self.put_incident(incident);
         }
         self.release_plan(run.plan);
+        for child in run.children.values() {
+            self.release_plan(*child);
+        }
         Ok(Applied { finished: Some(run), ..Applied::default() })
     }
 
     /// Forgets a plan that no playbook and no live run uses.
     fn release_plan(&mut self, digest: stanch_playbook::PlanDigest) {
         let current = |state: &State| state.playbooks.values().any(|used| *used == digest);
-        if !current(self.state) && !self.state.runs.values().any(|run| run.plan == digest) {
+        let pins = |run: &Arc<Run>| run.plan == digest || run.children.values().any(|child| *child == digest);
+        if !current(self.state) && !self.state.runs.values().any(pins) {
             self.state.plans.remove(&digest);
         }
     }
@@ -501,8 +743,26 @@ impl Fold<'_> {
         change: impl FnOnce(&mut StepRun),
     ) -> Result<(), IllegalTransition> {
         let now = self.record.time;
-        self.step(attempt.run, &attempt.step, |step| {
-            if !matches!(&step.state, StepState::Running { attempt: running } if running == attempt) {
+        if attempt.purpose == Purpose::Undo {
+            let id = self.contained(attempt)?;
+            let then = match &self.record.body {
+                Body::AttemptFailed(body) => body.then,
+                Body::AttemptUnknown(body) => body.then,
+                _ => Then::Fail,
+            };
+            let error = error.cloned().unwrap_or_else(|| "no reason given".into());
+            return self.containment(id, |containment| {
+                let legal = matches!(&containment.state, UndoState::Undoing { attempt: running } if running == attempt);
+                containment.state = match then {
+                    Then::Retry { at } | Then::Redo { at } => UndoState::Backoff { until: at },
+                    Then::Ask | Then::Verify => UndoState::Unknown { reason: error },
+                    Then::Fail | Then::Tolerate | Then::Cancel => UndoState::Failed { error },
+                };
+                legal
+            });
+        }
+        self.step(attempt.run, &attempt.step, attempt.item, |step| {
+            if step.state.attempt() != Some(attempt) {
                 return false;
             }
             if let Some(last) = step.attempts.last_mut() {
@@ -519,36 +779,67 @@ impl Fold<'_> {
         })
     }
 
-    /// Changes one step; `change` says whether the state it found was a legal one.
+    fn place(&self, run: &Run, key: &StepKey, item: Option<u32>) -> Result<Place, IllegalTransition> {
+        let step = self.state.plan(run.plan).and_then(|plan| plan.step_index(key));
+        let place = step.map(|step| Place { step, item }).filter(|place| run.at(*place).is_some());
+        place.ok_or_else(|| IllegalTransition::NoStep { kind: self.kind(), run: run.id, step: key.clone() })
+    }
+
+    /// Changes one step, or one item of it; `change` says whether the state it found was a legal one.
     fn step(
         &mut self,
         id: RunId,
         key: &StepKey,
+        item: Option<u32>,
         change: impl FnOnce(&mut StepRun) -> bool,
     ) -> Result<(), IllegalTransition> {
         let mut run = self.take_run(id)?;
-        let index = self
-            .state
-            .plan(run.plan)
-            .and_then(|plan| plan.step_index(key))
-            .ok_or_else(|| IllegalTransition::NoStep { kind: self.kind(), run: id, step: key.clone() })?;
-        let step = Arc::make_mut(&mut Arc::make_mut(&mut run).steps[index]);
-        let before = step.state.as_str();
-        let timer = step.state.timer();
-        if !change(step) {
-            return Err(IllegalTransition::Step { kind: self.kind(), run: id, step: key.clone(), state: before });
+        let place = self.place(&run, key, item)?;
+        let step = Arc::make_mut(&mut Arc::make_mut(&mut run).steps[place.step]);
+        let (before, after, word, legal) = match item {
+            None => changed(step, change),
+            Some(item) => {
+                let Some(of) = step.items.get_mut(item as usize) else { return Ok(()) };
+                let of = Arc::make_mut(of);
+                let was = of.state.clone();
+                let result = changed(of, change);
+                count(&mut step.state, &was, &of.state);
+                result
+            }
+        };
+        if !legal {
+            return Err(IllegalTransition::Step { kind: self.kind(), run: id, step: key.clone(), state: word });
         }
-        let next = step.state.timer();
-        if timer != next {
-            if let Some(at) = timer {
-                self.state.timers.remove(&(at, Timer::Step(id, index)));
-            }
-            if let Some(at) = next {
-                self.state.timers.insert((at, Timer::Step(id, index)));
-            }
+        if before != after {
+            self.unmark(id, place, before);
+            self.mark(id, place, after);
         }
         self.put_run(run);
         Ok(())
+    }
+
+    fn mark(&mut self, run: RunId, place: Place, marks: Marks) {
+        if let Some(at) = marks.timer {
+            self.state.timers.insert((at, Timer::Step(run, place)));
+        }
+        if marks.awaits {
+            self.state.awaiting.insert((run, place));
+        }
+        if let Some(question) = marks.question {
+            self.state.questions.insert(question, (run, place));
+        }
+    }
+
+    fn unmark(&mut self, run: RunId, place: Place, marks: Marks) {
+        if let Some(at) = marks.timer {
+            self.state.timers.remove(&(at, Timer::Step(run, place)));
+        }
+        if marks.awaits {
+            self.state.awaiting.remove(&(run, place));
+        }
+        if let Some(question) = marks.question {
+            self.state.questions.remove(&question);
+        }
     }
 
     fn note(&mut self, id: RunId) {
@@ -561,7 +852,7 @@ impl Fold<'_> {
     fn take_run(&mut self, id: RunId) -> Result<Arc<Run>, IllegalTransition> {
         let mut run =
             self.state.runs.get(&id).cloned().ok_or_else(|| IllegalTransition::NoRun { kind: self.kind(), run: id })?;
-        Arc::make_mut(&mut run).records.push(self.record.sequence);
+        Arc::make_mut(&mut run).records.push_back(self.record.sequence);
         Ok(run)
     }
 
@@ -616,12 +907,76 @@ fn finish(step: &mut StepRun, state: StepState, now: Timestamp) {
     step.finished_at = Some(now);
 }
 
-fn after(then: Then, error: &Arc<str>) -> StepState {
-    match then {
-        Then::Retry { at } => StepState::Backoff { until: at },
-        Then::Ask => StepState::Unknown { reason: error.clone() },
-        Then::Fail => StepState::Failed { error: error.clone() },
-        Then::Tolerate => StepState::Tolerated { error: error.clone() },
-        Then::Cancel => StepState::Cancelled { reason: error.clone() },
+fn ended(ending: Ending, reason: Arc<str>) -> StepState {
+    match ending {
+        Ending::Skipped => StepState::Skipped,
+        Ending::Blocked => StepState::Blocked { reason },
+        Ending::Cancelled => StepState::Cancelled { reason },
+        Ending::Failed => StepState::Failed { error: reason },
+        Ending::Tolerated => StepState::Tolerated { error: reason },
     }
+}
+
+fn after(step: &StepRun, then: Then, error: &Arc<str>, verification: Option<&Arc<Verification>>) -> StepState {
+    match (then, &step.state) {
+        // A verification goes on.
+        (Then::Retry { at }, StepState::Verifying { verification, unknown, .. }) => StepState::Verifying {
+            verification: Arc::clone(verification),
+            attempt: None,
+            next: Some(at),
+            unknown: unknown.clone(),
+        },
+        (Then::Retry { at } | Then::Redo { at }, _) => StepState::Backoff { until: at },
+        (Then::Verify, _) => match verification {
+            Some(verification) => StepState::Verifying {
+                verification: Arc::clone(verification),
+                attempt: None,
+                next: None,
+                unknown: None,
+            },
+            None => StepState::Unknown { reason: error.clone() },
+        },
+        (Then::Ask, _) => StepState::Unknown { reason: error.clone() },
+        (Then::Fail, _) => StepState::Failed { error: error.clone() },
+        (Then::Tolerate, _) => StepState::Tolerated { error: error.clone() },
+        (Then::Cancel, _) => StepState::Cancelled { reason: error.clone() },
+    }
+}
+
+/// What the indexes hold of a state.
+#[derive(Clone, Copy, PartialEq)]
+struct Marks {
+    timer: Option<Timestamp>,
+    awaits: bool,
+    question: Option<ApprovalId>,
+}
+
+impl Marks {
+    fn of(state: &StepState) -> Self {
+        let question = match state {
+            StepState::Waiting { wait: Waiting::Approval { approval, .. } } => Some(*approval),
+            _ => None,
+        };
+        let awaits = matches!(state, StepState::Waiting { wait: Waiting::Event { .. } });
+        Self { timer: state.timer(), awaits, question }
+    }
+}
+
+fn changed(
+    step: &mut StepRun,
+    change: impl FnOnce(&mut StepRun) -> bool,
+) -> (Marks, Marks, &'static str, bool) {
+    let (before, word) = (Marks::of(&step.state), step.state.as_str());
+    let legal = change(step);
+    (before, Marks::of(&step.state), word, legal)
+}
+
+/// Keeps a step's counts of its items in step with one item's change.
+fn count(step: &mut StepState, before: &StepState, after: &StepState) {
+    let StepState::Items { started, live, idle, failed } = step else { return };
+    let was_live = !before.is_over() && !matches!(before, StepState::Pending);
+    *started += u32::from(matches!(before, StepState::Pending));
+    *live = *live + u32::from(!after.is_over()) - u32::from(was_live);
+    *idle = *idle + u32::from(after.is_idle()) - u32::from(before.is_idle());
+    *failed += u32::from(matches!(after, StepState::Failed { .. }));
 }

@@ -19,6 +19,10 @@ use crate::id::{Epoch, RunId};
 pub enum Purpose {
     /// The step's own action.
     Do,
+    /// Taking it back.
+    Undo,
+    /// Finding out whether it holds.
+    Verify,
 }
 
 impl Purpose {
@@ -27,6 +31,8 @@ impl Purpose {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Do => "do",
+            Self::Undo => "undo",
+            Self::Verify => "verify",
         }
     }
 }
@@ -38,6 +44,9 @@ pub struct AttemptId {
     pub run: RunId,
     /// The step.
     pub step: StepKey,
+    /// The item, where the step is done for each of several; from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
     /// What it is for.
     pub purpose: Purpose,
     /// Grows when a person asks for the step to be tried again; the idempotency key changes with it.
@@ -70,7 +79,7 @@ impl fmt::Debug for IdempotencyKey {
 }
 
 impl AttemptId {
-    /// The key of (run, step, purpose, generation).
+    /// The key of (run, step, item, purpose, generation).
     #[must_use]
     pub fn idempotency_key(&self) -> IdempotencyKey {
         let mut hash = Sha256::new();
@@ -80,6 +89,9 @@ impl AttemptId {
         hash.update(self.purpose.as_str());
         hash.update([0]);
         hash.update(self.generation.to_be_bytes());
+        if let Some(item) = self.item {
+            hash.update(item.to_be_bytes());
+        }
         IdempotencyKey(hex::encode(hash.finalize()).into())
     }
 }
@@ -140,5 +152,6 @@ pub fn standard_environment(assignment: &Assignment) -> BTreeMap<&'static str, S
         ("STANCH_STEP", assignment.attempt.step.to_string()),
         ("STANCH_ATTEMPT", assignment.attempt.number.to_string()),
         ("STANCH_PLAYBOOK", assignment.playbook.to_string()),
+        ("STANCH_PURPOSE", assignment.attempt.purpose.as_str().to_owned()),
     ])
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use stanch_playbook::{Plan, PlaybookName, StepKey};
+use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 
 use crate::alert::AlertChange;
 use crate::attempt::{AttemptId, Outcome};
 use crate::event::Event;
-use crate::id::{DeadLetterId, IncidentId, JournalId, RunId};
-use crate::record::{Actor, Answer, DeadLetter, Settings};
+use crate::id::{ApprovalId, ContainmentId, DeadLetterId, IncidentId, JournalId, RunId};
+use crate::record::{Actor, Answer, DeadLetter, Settings, Verdict};
 
 /// What somebody or something asks of the core.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub enum Command {
         run: RunId,
         /// Why; may be empty.
         reason: String,
+        /// Whether what it did is taken back.
+        undo: bool,
     },
     /// Say what became of an unknown attempt.
     AnswerStep {
@@ -91,10 +93,56 @@ pub enum Command {
         run: RunId,
         /// Which step.
         step: StepKey,
+        /// Which item of it, where it has items.
+        item: Option<u32>,
         /// What became of it.
         answer: Answer,
         /// What the person adds; may be empty.
         note: String,
+    },
+    /// Answer a question.
+    DecideApproval {
+        /// Who; `person` says what is known of them.
+        actor: Actor,
+        /// What the shell knows of whoever answers.
+        person: Person,
+        /// Which question.
+        approval: ApprovalId,
+        /// The answer.
+        verdict: Verdict,
+        /// The digest of the targets that the person saw.
+        digest: String,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Take back something that is in force.
+    UndoContainment {
+        /// Who asked.
+        actor: Actor,
+        /// Which.
+        containment: ContainmentId,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Keep something in force for longer.
+    ExtendContainment {
+        /// Who asked.
+        actor: Actor,
+        /// Which.
+        containment: ContainmentId,
+        /// Until when; none: until somebody takes it back.
+        until: Option<Timestamp>,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Say that something is not in force any more, or never was.
+    EndContainment {
+        /// Who says so.
+        actor: Actor,
+        /// Which.
+        containment: ContainmentId,
+        /// Why.
+        reason: String,
     },
     /// Take notice of an incident.
     AcknowledgeIncident {
@@ -112,6 +160,17 @@ pub enum Command {
         /// Why; may be empty.
         reason: String,
     },
+}
+
+/// What the shell knows of whoever answers a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Their name; `local` where nobody was authenticated.
+    pub name: String,
+    /// The groups that they belong to.
+    pub groups: Vec<String>,
+    /// How they were authenticated and from where.
+    pub via: String,
 }
 
 /// Whom an event is for.
@@ -147,6 +206,8 @@ pub struct Receipt {
     pub duplicate: bool,
     /// The dead letter that it became.
     pub dead_letter: Option<DeadLetterId>,
+    /// Set where the command was refused and that is on the record.
+    pub refused: Option<Rejected>,
 }
 
 /// Why a command was refused. Nothing was recorded.
@@ -181,6 +242,27 @@ pub enum Rejected {
     /// The incident cannot be closed while a run of it is live.
     #[error("incident {0} has live runs; cancel them or let them finish first")]
     IncidentBusy(IncidentId),
+    /// No question with this id waits for an answer.
+    #[error("no question with the id {0} waits for an answer")]
+    UnknownApproval(ApprovalId),
+    /// Whoever asked may not do this.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The answer was given to other targets than are asked about now.
+    #[error("what {0} asks about has changed since; look at it again")]
+    OtherTargets(ApprovalId),
+    /// Nothing with this id is in force.
+    #[error("nothing in force has the id {0}")]
+    UnknownContainment(ContainmentId),
+    /// It is being taken back already.
+    #[error("{0} is being taken back")]
+    UndoUnderWay(ContainmentId),
+    /// Its taking back failed or is unknown, so that no lease can hold it.
+    #[error("{0} could not be taken back; undo it again, or say that it is over")]
+    NotInForce(ContainmentId),
+    /// A time that is over.
+    #[error("that time is over")]
+    InThePast,
     /// A result for an attempt of a run that is over or never was.
     #[error("the attempt belongs to no live run")]
     UnknownAttempt,

@@ -3,7 +3,7 @@
 use stanch_playbook::Timestamp;
 
 use crate::attempt::{Assignment, AttemptId};
-use crate::run::{Run, StepState};
+use crate::run::Run;
 use crate::state::State;
 
 /// What the shell must do once the records are durable.
@@ -21,16 +21,19 @@ pub enum Effect {
 /// first timer armed. Derived from the state alone; recovery is to fold the journal and do this.
 pub fn outstanding(state: &State) -> impl Iterator<Item = Effect> + '_ {
     let attempts = state.runs.values().flat_map(move |run| run_effects(state, run));
-    attempts.chain(state.next_timer().map(Effect::ArmTimer))
+    let undos = state.inforce.values().filter_map(|containment| containment.assignment());
+    attempts
+        .chain(undos.map(|assignment| Effect::DispatchAttempt(Box::new(assignment))))
+        .chain(state.next_timer().map(Effect::ArmTimer))
 }
 
 fn run_effects<'a>(state: &'a State, run: &'a Run) -> impl Iterator<Item = Effect> + 'a {
-    run.steps.iter().enumerate().flat_map(move |(index, step)| {
+    run.started().flat_map(move |(place, step)| {
         let mut effects = Vec::new();
-        if let StepState::Running { .. } = step.state
-            && let Some(assignment) = state.assignment(run, index)
+        if step.state.attempt().is_some()
+            && let Some(assignment) = state.assignment(run, place)
         {
-            if run.cancel.is_some() && !run.is_finally(state, index) {
+            if run.cancel.is_some() && !run.is_finally(state, place.step) {
                 effects.push(Effect::CancelAttempt(assignment.attempt.clone()));
             }
             effects.insert(0, Effect::DispatchAttempt(Box::new(assignment)));

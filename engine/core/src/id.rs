@@ -80,6 +80,10 @@ uuids! {
     IncidentId;
     /// A dead letter.
     DeadLetterId;
+    /// A containment.
+    ContainmentId;
+    /// A question to people.
+    ApprovalId;
 }
 
 /// A journal's identity, drawn once when it is made.

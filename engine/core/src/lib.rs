@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod attempt;
 pub mod command;
+pub mod containment;
 pub mod decide;
 pub mod effect;
 pub mod event;
@@ -18,12 +19,13 @@ pub mod state;
 
 mod apply;
 mod names;
+mod outline;
 
 pub use apply::{Applied, IllegalTransition};
 pub use attempt::{Assignment, AttemptId, Outcome};
 pub use command::{Command, Receipt, Rejected};
 pub use decide::{Decision, decide};
 pub use effect::{Effect, outstanding};
-pub use id::{DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+pub use id::{ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
 pub use record::{Actor, Body, Record, Settings};
 pub use state::State;

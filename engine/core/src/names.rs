@@ -1,15 +1,17 @@
 //! What templates and conditions can name, built from the state when one asks for it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use stanch_playbook::Plan;
 use stanch_playbook::evaluate::Names;
+use stanch_playbook::plan::Call;
 
 use crate::alert::AlertSnapshot;
 use crate::event::Event;
 use crate::record::Cause;
-use crate::run::Run;
+use crate::run::{Place, Run};
 use crate::state::State;
 
 pub(crate) fn alert_value(alert: &AlertSnapshot) -> Value {
@@ -55,21 +57,45 @@ impl Names for TriggerNames<'_> {
 }
 
 /// What a step's keys can name.
+#[derive(Clone, Copy)]
 pub(crate) struct StepNames<'a> {
     pub state: &'a State,
     pub run: &'a Run,
     pub plan: &'a Plan,
+    /// The step whose keys they are, and the item.
+    pub place: Place,
     pub result: Option<&'a Value>,
+    /// The event that a wait looks at, in place of the run's own.
+    pub cause: Option<&'a Cause>,
 }
 
-impl StepNames<'_> {
+impl<'a> StepNames<'a> {
+    pub fn new(state: &'a State, run: &'a Run, plan: &'a Plan, place: Place) -> Self {
+        Self { state, run, plan, place, result: None, cause: None }
+    }
+
+    pub fn with_result(self, result: &'a Value) -> Self {
+        Self { result: Some(result), ..self }
+    }
+
+    /// The steps that this one's keys name: with thousands of items, all of them would be too many each time.
     fn steps(&self) -> Value {
         let mut steps = Map::new();
-        for (step, run) in self.plan.steps.iter().zip(&self.run.steps) {
-            steps.insert(
-                step.name.clone(),
-                json!({"state": run.state.as_str(), "outputs": &*run.outputs, "error": run.state.error()}),
-            );
+        for index in &self.plan.steps[self.place.step].names {
+            let run = &self.run.steps[*index];
+            let mut of = json!({"state": run.state.as_str(), "outputs": &*run.outputs, "error": run.state.error()});
+            if self.plan.steps[*index].foreach.is_some() {
+                let items = run.items.iter().map(|item| {
+                    json!({
+                        "item": item.value,
+                        "state": item.state.as_str(),
+                        "outputs": &*item.outputs,
+                        "error": item.state.error(),
+                    })
+                });
+                of["items"] = items.collect();
+            }
+            steps.insert(self.plan.steps[*index].name.clone(), of);
         }
         Value::Object(steps)
     }
@@ -115,7 +141,45 @@ impl Names for StepNames<'_> {
                 "url": format!("{}/api/v1/runs/{}", self.state.settings.external_url, self.run.id),
                 "outcome": outcome(),
             }))),
-            _ => TriggerNames { cause: &self.run.cause }.get(root).map(|value| Cow::Owned(value.into_owned())),
+            "item" => self.run.at(self.place).and_then(|item| item.value.as_deref()).map(Cow::Borrowed),
+            _ => {
+                let cause = self.cause.unwrap_or(&self.run.cause);
+                TriggerNames { cause }.get(root).map(|value| Cow::Owned(value.into_owned()))
+            }
+        }
+    }
+}
+
+/// What the templates of a catalogue's action can name: its own inputs, and all that a step can.
+struct AliasNames<'a> {
+    inputs: &'a Value,
+    step: StepNames<'a>,
+}
+
+impl Names for AliasNames<'_> {
+    fn get(&self, root: &str) -> Option<Cow<'_, Value>> {
+        match root {
+            "inputs" => Some(Cow::Borrowed(self.inputs)),
+            root => self.step.get(root),
+        }
+    }
+}
+
+/// An action's parameters and its environment, rendered.
+///
+/// # Errors
+/// Why a template has no value, with its place.
+pub(crate) fn render(call: &Call, names: StepNames<'_>) -> Result<(Arc<Value>, Arc<Value>), String> {
+    let both = |names: &dyn Names| {
+        let with = call.with.render(names).map_err(|error| format!("with: {error}"))?;
+        let env = call.env.render(names).map_err(|error| format!("env: {error}"))?;
+        Ok((Arc::new(with), Arc::new(env)))
+    };
+    match &call.alias {
+        None => both(&names),
+        Some((name, inputs)) => {
+            let inputs = inputs.render(&names).map_err(|error| format!("with: {error}"))?;
+            both(&AliasNames { inputs: &inputs, step: names }).map_err(|error| format!("{name}: {error}"))
         }
     }
 }

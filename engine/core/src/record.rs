@@ -3,18 +3,21 @@
 //! A record is a [`Record`]: place, time, who, and a [`Body`]. The journal splits it into an envelope (what is
 //! hashed and chained) and a payload (the body's fields, which can be deleted without breaking the chain).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stanch_playbook::plan::Policy;
 use stanch_playbook::{ActionName, PlanDigest, PlaybookName, Severity, StepKey, Timestamp};
 
 use crate::alert::{AlertKey, AlertSnapshot};
 use crate::attempt::{AttemptId, IdempotencyKey};
+pub use crate::outline::Outline;
 use crate::event::Event;
-use crate::id::{DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+use crate::id::{ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
 
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -199,6 +202,22 @@ bodies! {
     StepEnded,
     /// A person said what became of an unknown attempt.
     StepAnswered,
+    /// A step begins on its items.
+    ItemsStarted,
+    /// All items of a step are over.
+    ItemsEnded,
+    /// What a step did can be taken back: from here on it is in force.
+    ContainmentStarted,
+    /// What is in force stays so for longer, or without an end.
+    ContainmentExtended,
+    /// Containments are to be taken back, in the order named.
+    UndoRequested,
+    /// A containment is no longer in force, and no attempt of ours ended it.
+    ContainmentEnded,
+    /// People are asked.
+    ApprovalRequested,
+    /// A person answered.
+    ApprovalDecided,
 }
 
 /// See [`Body::Redacted`].
@@ -229,11 +248,11 @@ pub struct Settings {
     /// Where people reach this engine, without a final slash; `run.url` and `incident.url` begin with it.
     pub external_url: Arc<str>,
     /// How long all alerts of an incident must have stayed resolved before it closes, in milliseconds.
-    #[serde(with = "crate::record::millis")]
+    #[serde(with = "stanch_playbook::time::whole_millis")]
     #[schemars(with = "u64")]
     pub settle: Duration,
     /// Within what time after its resolution the same episode reopens an incident, in milliseconds.
-    #[serde(with = "crate::record::millis")]
+    #[serde(with = "stanch_playbook::time::whole_millis")]
     #[schemars(with = "u64")]
     pub reopen_within: Duration,
 }
@@ -429,6 +448,24 @@ pub struct RunStarted {
     pub inputs: Arc<Value>,
     /// Whether it must wait for others of its playbook (`concurrency`).
     pub queued: bool,
+    /// The step that it is part of, where another run started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The plans that its sub-playbooks will use, pinned with its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub children: BTreeMap<PlaybookName, PlanDigest>,
+}
+
+/// The step that a run is part of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Parent {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// The item of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
 }
 
 /// See [`Body::RunReleased`].
@@ -445,6 +482,9 @@ pub struct RunCancelRequested {
     pub run: RunId,
     /// Why, by whoever asked; may be empty.
     pub reason: String,
+    /// Whether what it did is taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undo: bool,
 }
 
 /// How a run ended.
@@ -492,20 +532,27 @@ pub struct AttemptScheduled {
     /// Its idempotency key.
     pub idempotency_key: IdempotencyKey,
     /// Its time limit, in milliseconds.
-    #[serde(with = "crate::record::millis")]
+    #[serde(with = "stanch_playbook::time::whole_millis")]
     #[schemars(with = "u64")]
     pub timeout: Duration,
 }
 
-/// What becomes of a step after an attempt that did not succeed.
+/// What becomes of a step, or of an undo, that an attempt did not finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", tag = "then")]
 pub enum Then {
-    /// A further attempt at this time.
+    /// A further attempt of the same purpose at this time.
     Retry {
         /// When.
         at: Timestamp,
     },
+    /// The verification did not hold: the step's own action is tried again at this time.
+    Redo {
+        /// When.
+        at: Timestamp,
+    },
+    /// The step's verification tells.
+    Verify,
     /// A person is asked what became of it.
     Ask,
     /// The step failed.
@@ -514,6 +561,35 @@ pub enum Then {
     Tolerate,
     /// The step is cancelled with its run.
     Cancel,
+}
+
+/// A verification with everything rendered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Verification {
+    /// What finds out.
+    #[serde(flatten)]
+    pub call: RenderedCall,
+    /// How long to wait between two attempts, in milliseconds.
+    #[serde(rename = "every_ms", with = "stanch_playbook::time::whole_millis")]
+    #[schemars(with = "u64")]
+    pub every: Duration,
+    /// By when it must hold.
+    pub deadline: Timestamp,
+}
+
+/// An action with everything rendered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RenderedCall {
+    /// The action.
+    pub action: ActionName,
+    /// Its parameters.
+    pub with: Arc<Value>,
+    /// Its environment; an empty object for most.
+    pub env: Arc<Value>,
+    /// The limit for each attempt, in milliseconds.
+    #[serde(with = "stanch_playbook::time::whole_millis")]
+    #[schemars(with = "u64")]
+    pub timeout: Duration,
 }
 
 /// See [`Body::AttemptSucceeded`].
@@ -525,18 +601,23 @@ pub struct AttemptSucceeded {
     pub output: Arc<Value>,
     /// The step's `outputs`, evaluated: an object.
     pub outputs: Arc<Value>,
-    /// Set where the action succeeded and the step failed all the same, since its `outputs` could not be evaluated.
+    /// Set where the action succeeded and the step is not done all the same: its condition does not hold yet, it is to be
+    /// verified, or its `outputs` could not be evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<StepFailure>,
+    pub unsettled: Option<Unsettled>,
+    /// How the step is verified, where that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Arc<Verification>>,
 }
 
-/// Why a step failed though its action did not.
+/// Why a step is not done though its action succeeded, and what follows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct StepFailure {
+pub struct Unsettled {
     /// Why.
-    pub error: Arc<str>,
-    /// Whether the playbook tolerates it.
-    pub tolerated: bool,
+    pub reason: Arc<str>,
+    /// What follows.
+    #[serde(flatten)]
+    pub then: Then,
 }
 
 /// See [`Body::AttemptFailed`].
@@ -564,6 +645,9 @@ pub struct AttemptUnknown {
     /// What follows.
     #[serde(flatten)]
     pub then: Then,
+    /// How the step is verified, where that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Arc<Verification>>,
 }
 
 /// See [`Body::AttemptLate`].
@@ -582,6 +666,9 @@ pub struct StepWaiting {
     pub run: RunId,
     /// The step.
     pub step: StepKey,
+    /// The item, where the step is done for each of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
     /// For what.
     #[serde(flatten)]
     pub wait: Waiting,
@@ -599,12 +686,36 @@ pub enum Waiting {
     /// The incident's alerts to have stayed resolved.
     Resolved {
         /// For how long, in milliseconds.
-        #[serde(with = "crate::record::millis")]
+        #[serde(with = "stanch_playbook::time::whole_millis")]
         #[schemars(with = "u64")]
         settle: Duration,
         /// When they will have, if none fires again; none while one fires.
         settled_at: Option<Timestamp>,
         /// When the wait itself fails; none where it has no limit.
+        expires_at: Option<Timestamp>,
+    },
+    /// An event.
+    Event {
+        /// When the wait itself fails.
+        expires_at: Option<Timestamp>,
+    },
+    /// People's answer.
+    Approval {
+        /// The question.
+        approval: ApprovalId,
+        /// When it counts as not answered.
+        expires_at: Option<Timestamp>,
+    },
+    /// The end of a run that it started.
+    Run {
+        /// Which.
+        child: RunId,
+        /// When it is cancelled.
+        expires_at: Option<Timestamp>,
+    },
+    /// What another step did to be taken back.
+    Undo {
+        /// When the wait itself fails; the undo goes on.
         expires_at: Option<Timestamp>,
     },
 }
@@ -616,6 +727,9 @@ pub struct StepWoken {
     pub run: RunId,
     /// The step; it succeeded.
     pub step: StepKey,
+    /// The item, where the step is done for each of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
     /// The step's `outputs`, evaluated: an object.
     pub outputs: Arc<Value>,
 }
@@ -643,6 +757,9 @@ pub struct StepEnded {
     pub run: RunId,
     /// The step.
     pub step: StepKey,
+    /// The item, where the step is done for each of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
     /// How.
     pub ending: Ending,
     /// Why, in one sentence.
@@ -668,6 +785,9 @@ pub struct StepAnswered {
     pub run: RunId,
     /// The step.
     pub step: StepKey,
+    /// The item, where the step is done for each of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
     /// The answer.
     pub answer: Answer,
     /// Whether a failure is tolerated by the playbook.
@@ -676,84 +796,176 @@ pub struct StepAnswered {
     pub note: String,
 }
 
-/// What the envelope shows of a body: ids and outcome, no content.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outline<'a> {
+/// See [`Body::ItemsStarted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ItemsStarted {
     /// The run.
-    pub run: Option<RunId>,
+    pub run: RunId,
     /// The step.
-    pub step: Option<&'a StepKey>,
-    /// The attempt's number.
-    pub attempt: Option<u32>,
-    /// The attempt's epoch.
-    pub epoch: Option<Epoch>,
-    /// The plan.
-    pub plan: Option<PlanDigest>,
-    /// The outcome, in one word.
-    pub outcome: Option<&'static str>,
-    /// The incident.
-    pub incident: Option<IncidentId>,
+    pub step: StepKey,
+    /// The items, in their order.
+    pub items: Arc<[Value]>,
 }
 
-impl Body {
-    /// What the envelope shows of this body.
+/// See [`Body::ItemsEnded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ItemsEnded {
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// How the step ended; none where all its items succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<ItemsFailure>,
+}
+
+/// Why a step whose items are over did not succeed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ItemsFailure {
+    /// How the step ended.
+    pub ending: Ending,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
+/// See [`Body::ContainmentStarted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainmentStarted {
+    /// Its id.
+    pub containment: ContainmentId,
+    /// The run whose step it is.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// The item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+    /// What was done, as the action was given it.
+    pub done: Arc<Value>,
+    /// What takes it back.
+    #[serde(flatten)]
+    pub undo: RenderedCall,
+    /// How its attempts are repeated.
+    #[schemars(with = "Value")]
+    pub policy: Policy,
+    /// When it is taken back by itself.
+    pub until: Option<Timestamp>,
+    /// Whether it is known to have happened.
+    pub certain: bool,
+}
+
+/// See [`Body::ContainmentExtended`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainmentExtended {
+    /// Which.
+    pub containment: ContainmentId,
+    /// When it is taken back by itself; none: a person must.
+    pub until: Option<Timestamp>,
+    /// Why, by whoever asked; may be empty.
+    pub reason: String,
+}
+
+/// See [`Body::UndoRequested`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct UndoRequested {
+    /// Which, in the order in which they are taken back, one after the other.
+    pub containments: Vec<ContainmentId>,
+    /// The run that waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The step of that run which asked for it; none where the run's failure or end did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepKey>,
+    /// Why.
+    pub reason: String,
+}
+
+/// See [`Body::ContainmentEnded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainmentEnded {
+    /// Which.
+    pub containment: ContainmentId,
+    /// Why.
+    pub reason: String,
+}
+
+/// See [`Body::ApprovalRequested`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApprovalRequested {
+    /// Its id.
+    pub approval: ApprovalId,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// The question.
+    pub prompt: Arc<str>,
+    /// What would be done, exactly.
+    pub targets: Arc<[ApprovalTarget]>,
+    /// SHA-256 of the targets, in hexadecimal digits; an answer must name it.
+    pub digest: Arc<str>,
+    /// Who may decide; empty: everybody.
+    pub from: Vec<String>,
+    /// How many must agree.
+    pub quorum: u32,
+    /// Who may not decide, since they started the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<Actor>,
+    /// When it counts as not answered.
+    pub expires_at: Option<Timestamp>,
+    /// The question that this one replaces, since its targets have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<ApprovalId>,
+}
+
+/// What one step would do once it is approved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApprovalTarget {
+    /// The step.
+    pub step: StepKey,
+    /// Its action.
+    pub action: Arc<str>,
+    /// Its parameters; for a step with items, a list of them. Null where it cannot be known yet.
+    pub with: Arc<Value>,
+}
+
+/// What a person answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the design's own names")]
+pub enum Verdict {
+    Approved,
+    Denied,
+}
+
+impl Verdict {
+    /// The word of the records.
     #[must_use]
-    pub fn outline(&self) -> Outline<'_> {
-        let none = Outline::default();
-        let of_attempt = |attempt: &'_ AttemptId| Outline {
-            run: Some(attempt.run),
-            attempt: Some(attempt.number),
-            epoch: Some(attempt.epoch),
-            ..Outline::default()
-        };
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::EngineStarted(body) => Outline { epoch: Some(body.epoch), ..none },
-            Self::PlaybookLoaded(body) => Outline { plan: Some(body.plan), ..none },
-            Self::EngineStopped(_)
-            | Self::PlaybookRemoved(_)
-            | Self::AlertFired(_)
-            | Self::AlertResolved(_)
-            | Self::EventReceived(_)
-            | Self::DeadLettered(_)
-            | Self::DeadLetterReplayed(_) => none,
-            Self::IncidentOpened(body) => Outline { incident: Some(body.incident), ..none },
-            Self::IncidentJoined(body) => Outline { incident: Some(body.incident), ..none },
-            Self::IncidentSettling(body) => Outline { incident: Some(body.incident), ..none },
-            Self::IncidentReopened(body) => Outline { incident: Some(body.incident), ..none },
-            Self::IncidentAcknowledged(body) => Outline { incident: Some(body.incident), ..none },
-            Self::IncidentResolved(body) => Outline { incident: Some(body.incident), ..none },
-            Self::RunStarted(body) => {
-                Outline { run: Some(body.run), plan: Some(body.plan), incident: Some(body.incident), ..none }
-            }
-            Self::RunReleased(body) => Outline { run: Some(body.run), ..none },
-            Self::RunCancelRequested(body) => Outline { run: Some(body.run), ..none },
-            Self::RunFinished(body) => Outline { run: Some(body.run), outcome: Some(body.outcome.as_str()), ..none },
-            Self::AttemptScheduled(body) => Outline { step: Some(&body.attempt.step), ..of_attempt(&body.attempt) },
-            Self::AttemptSucceeded(body) => {
-                Outline { step: Some(&body.attempt.step), outcome: Some("succeeded"), ..of_attempt(&body.attempt) }
-            }
-            Self::AttemptFailed(body) => {
-                Outline { step: Some(&body.attempt.step), outcome: Some("failed"), ..of_attempt(&body.attempt) }
-            }
-            Self::AttemptUnknown(body) => {
-                Outline { step: Some(&body.attempt.step), outcome: Some("unknown"), ..of_attempt(&body.attempt) }
-            }
-            Self::AttemptLate(body) => {
-                Outline { step: Some(&body.attempt.step), outcome: Some("late"), ..of_attempt(&body.attempt) }
-            }
-            Self::StepWaiting(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
-            Self::StepWoken(body) => {
-                Outline { run: Some(body.run), step: Some(&body.step), outcome: Some("succeeded"), ..none }
-            }
-            Self::StepEnded(body) => {
-                Outline { run: Some(body.run), step: Some(&body.step), outcome: Some(body.ending.as_str()), ..none }
-            }
-            Self::StepAnswered(body) => {
-                Outline { run: Some(body.run), step: Some(&body.step), outcome: Some(body.answer.as_str()), ..none }
-            }
-            Self::Redacted(body) => Outline { run: body.run, ..none },
+            Self::Approved => "approved",
+            Self::Denied => "denied",
         }
     }
+}
+
+/// See [`Body::ApprovalDecided`]. Who, stands in the record's actor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApprovalDecided {
+    /// Which.
+    pub approval: ApprovalId,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// The answer.
+    pub verdict: Verdict,
+    /// The digest of the targets that the person saw.
+    pub digest: Arc<str>,
+    /// How they were authenticated and from where, such as `token from 127.0.0.1`.
+    pub via: String,
+    /// Why, by the person; may be empty.
+    pub reason: String,
 }
 
 impl Ending {
@@ -779,21 +991,6 @@ impl Answer {
             Self::Failed => "failed",
             Self::Retry => "retry",
         }
-    }
-}
-
-/// Durations as whole milliseconds.
-pub(crate) mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }
 

@@ -1,15 +1,17 @@
 //! One execution of one plan: its steps, their attempts, and where it stands.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::Vector;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stanch_playbook::{Phase, Plan, PlanDigest, PlaybookName, Timestamp};
 
-use crate::attempt::AttemptId;
-use crate::id::{Epoch, IncidentId, RunId, Sequence};
-use crate::record::{Actor, Cause, RunOutcome, Waiting};
+use crate::attempt::{AttemptId, Purpose};
+use crate::id::{ContainmentId, Epoch, IncidentId, RunId, Sequence};
+use crate::record::{Actor, ApprovalRequested, Cause, Parent, RunOutcome, Verdict, Verification, Waiting};
 use crate::state::State;
 
 /// One run. Live ones stand in [`State::runs`]; finished ones leave it and are read from the journal.
@@ -25,6 +27,8 @@ pub struct Run {
     pub incident: IncidentId,
     /// What started it.
     pub cause: Cause,
+    /// Who started it.
+    pub started_by: Actor,
     /// Its inputs: an object.
     pub inputs: Arc<Value>,
     /// Whether it waits for others of its playbook.
@@ -40,10 +44,40 @@ pub struct Run {
     /// Its steps, in the order of [`Plan::steps`].
     pub steps: Vec<Arc<StepRun>>,
     /// The sequences of its records.
-    pub records: Vec<Sequence>,
+    pub records: Vector<Sequence>,
+    /// The step that it is part of, where another run started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The plans that its sub-playbooks use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub children: BTreeMap<PlaybookName, PlanDigest>,
+    /// Whether what it did is taken back when it is cancelled.
+    #[serde(default)]
+    pub undo: bool,
+    /// The containments that are being taken back and that it waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undoing: Vec<ContainmentId>,
+    /// Whether that was asked for already.
+    #[serde(default)]
+    pub undo_asked: bool,
 }
 
-/// One step of one run.
+/// A step of a run, or one of its items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The step's index in [`Plan::steps`].
+    pub step: usize,
+    /// The item, where the step is done for each of several.
+    pub item: Option<u32>,
+}
+
+impl From<usize> for Place {
+    fn from(step: usize) -> Self {
+        Self { step, item: None }
+    }
+}
+
+/// One step of one run, or one item of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRun {
     /// Where it stands.
@@ -62,6 +96,26 @@ pub struct StepRun {
     pub started_at: Option<Timestamp>,
     /// When it was over.
     pub finished_at: Option<Timestamp>,
+    /// Its items, where it is done for each of several; an item has none.
+    #[serde(default, skip_serializing_if = "Vector::is_empty")]
+    pub items: Vector<Arc<StepRun>>,
+    /// What an item is; none for a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Arc<Value>>,
+    /// The question that an approval asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Arc<Question>>,
+}
+
+/// A question to people, and the answers so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// What was asked.
+    pub asked: ApprovalRequested,
+    /// When.
+    pub asked_at: Timestamp,
+    /// Who answered what, and when; the last one decided where the step is over.
+    pub answers: Vec<(Actor, Verdict, Timestamp)>,
 }
 
 /// What the attempts of a step are given; equal over all of a generation.
@@ -72,13 +126,15 @@ pub struct Rendered {
     /// The environment.
     pub env: Arc<Value>,
     /// The limit for each attempt, in milliseconds.
-    #[serde(with = "crate::record::millis")]
+    #[serde(with = "stanch_playbook::time::whole_millis")]
     pub timeout: Duration,
 }
 
-/// One attempt as a step remembers it.
+/// One attempt as a step remembers it. Of consecutive verifications the last alone is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptRun {
+    /// What it was for.
+    pub purpose: Purpose,
     /// The generation it belongs to.
     pub generation: u32,
     /// Its number in that generation, from 1.
@@ -129,6 +185,28 @@ pub enum StepState {
         /// When.
         until: Timestamp,
     },
+    /// It is being done for each of its items.
+    Items {
+        /// How many have been started.
+        started: u32,
+        /// How many of those are not over.
+        live: u32,
+        /// How many of those wait, or are unknown.
+        idle: u32,
+        /// How many failed.
+        failed: u32,
+    },
+    /// Its action is done; whether it holds is being found out.
+    Verifying {
+        /// How.
+        verification: Arc<Verification>,
+        /// The attempt that is under way.
+        attempt: Option<AttemptId>,
+        /// When the next one is.
+        next: Option<Timestamp>,
+        /// Why nobody knows whether the action was done, where nobody does.
+        unknown: Option<Arc<str>>,
+    },
     /// It waits for a time or for its alerts.
     Waiting {
         /// For what.
@@ -167,6 +245,9 @@ impl StepState {
             Self::Blocked { .. } => "blocked",
             Self::Skipped => "skipped",
             Self::Running { .. } => "running",
+            Self::Items { live, idle, .. } if *live > 0 && *live == *idle => "waiting",
+            Self::Items { .. } => "running",
+            Self::Verifying { .. } => "verifying",
             Self::Backoff { .. } => "backoff",
             Self::Waiting { .. } => "waiting",
             Self::Unknown { .. } => "unknown",
@@ -183,6 +264,8 @@ impl StepState {
         match self {
             Self::Pending
             | Self::Running { .. }
+            | Self::Items { .. }
+            | Self::Verifying { .. }
             | Self::Backoff { .. }
             | Self::Waiting { .. }
             | Self::Unknown { .. } => false,
@@ -210,6 +293,8 @@ impl StepState {
             Self::Pending
             | Self::Skipped
             | Self::Running { .. }
+            | Self::Items { .. }
+            | Self::Verifying { .. }
             | Self::Backoff { .. }
             | Self::Waiting { .. }
             | Self::Succeeded => None,
@@ -221,6 +306,14 @@ impl StepState {
     pub fn timer(&self) -> Option<Timestamp> {
         match self {
             Self::Backoff { until } | Self::Waiting { wait: Waiting::Time { until } } => Some(*until),
+            Self::Verifying { next, .. } => *next,
+            Self::Waiting {
+                wait:
+                    Waiting::Event { expires_at }
+                    | Waiting::Approval { expires_at, .. }
+                    | Waiting::Run { expires_at, .. }
+                    | Waiting::Undo { expires_at },
+            } => *expires_at,
             Self::Waiting { wait: Waiting::Resolved { settled_at, expires_at, .. } } => {
                 match (*settled_at, *expires_at) {
                     (Some(settled), Some(expires)) => Some(settled.min(expires)),
@@ -231,12 +324,28 @@ impl StepState {
             | Self::Blocked { .. }
             | Self::Skipped
             | Self::Running { .. }
+            | Self::Items { .. }
             | Self::Unknown { .. }
             | Self::Succeeded
             | Self::Tolerated { .. }
             | Self::Failed { .. }
             | Self::Cancelled { .. } => None,
         }
+    }
+
+    /// The attempt that is under way.
+    #[must_use]
+    pub const fn attempt(&self) -> Option<&AttemptId> {
+        match self {
+            Self::Running { attempt } => Some(attempt),
+            Self::Verifying { attempt, .. } => attempt.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing is under way but a wait or a question.
+    pub(crate) const fn is_idle(&self) -> bool {
+        matches!(self, Self::Waiting { .. } | Self::Unknown { .. })
     }
 }
 
@@ -251,23 +360,55 @@ impl StepRun {
             rendered: None,
             started_at: None,
             finished_at: None,
+            items: Vector::new(),
+            value: None,
+            question: None,
         }
     }
 
-    /// How many attempts the current generation has had.
+    pub(crate) fn item(value: Value) -> Self {
+        Self { value: Some(Arc::new(value)), ..Self::pending() }
+    }
+
+    /// How many attempts of a purpose the current generation has had.
     #[must_use]
-    pub fn attempts_made(&self) -> u32 {
-        self.attempts.last().filter(|last| last.generation == self.generation).map_or(0, |last| last.number)
+    pub fn attempts_made(&self, purpose: Purpose) -> u32 {
+        let of = |made: &&AttemptRun| made.generation == self.generation && made.purpose == purpose;
+        self.attempts.iter().rev().find(of).map_or(0, |last| last.number)
     }
 }
 
 impl Run {
-    /// queued, running, waiting, succeeded, failed or cancelled.
+    /// The step, or the item of it.
+    #[must_use]
+    pub fn at(&self, place: Place) -> Option<&StepRun> {
+        let step = self.steps.get(place.step)?;
+        match place.item {
+            None => Some(step),
+            Some(item) => step.items.get(item as usize).map(|item| &**item),
+        }
+    }
+
+    /// Every step and every item that has been started, with its place.
+    pub fn started(&self) -> impl Iterator<Item = (Place, &StepRun)> {
+        self.steps.iter().enumerate().flat_map(|(index, step)| {
+            let started = match step.state {
+                StepState::Items { started, .. } => started as usize,
+                _ => 0,
+            };
+            let items = step.items.iter().take(started).zip(0..);
+            std::iter::once((Place::from(index), &**step))
+                .chain(items.map(move |(item, at)| (Place { step: index, item: Some(at) }, &**item)))
+        })
+    }
+
+    /// queued, running, waiting, undoing, succeeded, failed or cancelled.
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self.outcome {
             Some(outcome) => outcome.as_str(),
             None if self.queued => "queued",
+            None if !self.undoing.is_empty() => "undoing",
             None if self.is_waiting() => "waiting",
             None => "running",
         }
@@ -278,8 +419,9 @@ impl Run {
         let mut waits = false;
         for step in &self.steps {
             match step.state {
-                StepState::Running { .. } | StepState::Backoff { .. } => return false,
-                StepState::Waiting { .. } | StepState::Unknown { .. } => waits = true,
+                StepState::Running { .. } | StepState::Backoff { .. } | StepState::Verifying { .. } => return false,
+                StepState::Items { live, idle, .. } if live > idle => return false,
+                StepState::Waiting { .. } | StepState::Unknown { .. } | StepState::Items { .. } => waits = true,
                 StepState::Pending
                 | StepState::Blocked { .. }
                 | StepState::Skipped

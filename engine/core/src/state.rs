@@ -8,20 +8,21 @@ use std::time::Duration;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use stanch_playbook::{Plan, PlanDigest, PlaybookName, Timestamp, Uses};
+use stanch_playbook::{Plan, PlanDigest, PlaybookName, StepKey, Timestamp, Uses};
 
 use crate::alert::AlertKey;
-use crate::attempt::Assignment;
-use crate::id::{Epoch, IncidentId, JournalId, RunId, Sequence};
+use crate::attempt::{Assignment, AttemptId, Purpose};
+use crate::containment::{Containment, UndoState};
+use crate::id::{ApprovalId, ContainmentId, Epoch, IncidentId, JournalId, RunId, Sequence};
 use crate::incident::{Alert, Incident};
-use crate::record::Settings;
-use crate::run::{Run, StepState};
+use crate::record::{Settings, Waiting};
+use crate::run::{Place, Question, Run, StepState};
 
 /// How long the identity of an event is remembered.
 pub const EVENT_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// The version of a snapshot's form; another one is thrown away and the journal folded.
-pub const SNAPSHOT_VERSION: u32 = 1;
+pub const SNAPSHOT_VERSION: u32 = 2;
 
 /// The state. A copy of it is cheap and shares all that did not change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,10 +47,18 @@ pub struct State {
     pub incidents: OrdMap<IncidentId, Arc<Incident>>,
     /// Live runs.
     pub runs: OrdMap<RunId, Arc<Run>>,
+    /// What is in force, also of runs that are over.
+    pub inforce: OrdMap<ContainmentId, Arc<Containment>>,
     /// Identities of events, and when each may be forgotten.
     pub seen: OrdMap<u128, Timestamp>,
     /// The last nominal instant of each schedule, by playbook and trigger.
     pub ticks: OrdMap<(PlaybookName, usize), Timestamp>,
+    /// The containment of a step or an item; of several, the last.
+    pub(crate) contained: OrdMap<(RunId, StepKey, Option<u32>), ContainmentId>,
+    /// The questions that wait for an answer.
+    pub(crate) questions: OrdMap<ApprovalId, (RunId, Place)>,
+    /// The steps that wait for an event.
+    pub(crate) awaiting: OrdSet<(RunId, Place)>,
     pub(crate) keys: OrdMap<Arc<str>, IncidentId>,
     pub(crate) timers: OrdSet<(Timestamp, Timer)>,
     pub(crate) expiry: OrdSet<(Timestamp, Expiry)>,
@@ -70,8 +79,9 @@ impl PartialEq for PinnedPlan {
 /// What a timer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    Step(RunId, usize),
+    Step(RunId, Place),
     Incident(IncidentId),
+    Containment(ContainmentId),
 }
 
 /// What may be forgotten at a time.
@@ -107,22 +117,72 @@ impl State {
         self.keys.get(key).and_then(|id| self.incidents.get(id))
     }
 
-    /// What a worker needs for the attempt that the step at `index` is running.
+    /// What a worker needs for the attempt that the step or item is at.
     #[must_use]
-    pub fn assignment(&self, run: &Run, index: usize) -> Option<Assignment> {
-        let step = &run.steps[index];
-        let StepState::Running { attempt } = &step.state else { return None };
-        let rendered = step.rendered.as_ref()?;
-        let Uses::Action { name, .. } = &self.plan(run.plan)?.steps[index].uses else { return None };
+    pub fn assignment(&self, run: &Run, place: Place) -> Option<Assignment> {
+        let step = run.at(place)?;
+        let attempt = step.state.attempt()?;
+        let (action, with, env, timeout) = match &step.state {
+            StepState::Verifying { verification, .. } => {
+                let call = &verification.call;
+                (call.action.clone(), &call.with, &call.env, call.timeout)
+            }
+            _ => {
+                let rendered = step.rendered.as_ref()?;
+                let Uses::Action(call) = &self.plan(run.plan)?.steps[place.step].uses else { return None };
+                (call.action.clone(), &rendered.with, &rendered.env, rendered.timeout)
+            }
+        };
         Some(Assignment {
             attempt: attempt.clone(),
             playbook: run.playbook.clone(),
-            action: name.clone(),
-            with: rendered.with.clone(),
-            env: rendered.env.clone(),
+            action,
+            with: with.clone(),
+            env: env.clone(),
             idempotency_key: attempt.idempotency_key(),
-            timeout: rendered.timeout,
+            timeout,
         })
+    }
+
+    /// Whether this attempt is what a step, an item or an undo is at.
+    #[must_use]
+    pub fn is_under_way(&self, attempt: &AttemptId) -> bool {
+        if attempt.purpose == Purpose::Undo {
+            let id = self.contained.get(&(attempt.run, attempt.step.clone(), attempt.item));
+            let containment = id.and_then(|id| self.inforce.get(id));
+            return containment
+                .is_some_and(|of| matches!(&of.state, UndoState::Undoing { attempt: at } if at == attempt));
+        }
+        let Some(run) = self.runs.get(&attempt.run) else { return false };
+        let place = self.place_of(run, attempt);
+        place.and_then(|place| run.at(place)).is_some_and(|step| step.state.attempt() == Some(attempt))
+    }
+
+    /// The place of an attempt in its run.
+    #[must_use]
+    pub fn place_of(&self, run: &Run, attempt: &AttemptId) -> Option<Place> {
+        let step = self.plan(run.plan)?.step_index(&attempt.step)?;
+        Some(Place { step, item: attempt.item })
+    }
+
+    /// What a step of a run put in force, in no particular order.
+    pub fn contained_by<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
+        let from = (run, step.clone(), None);
+        let of = move |((owner, key, _), _): &(&(RunId, StepKey, Option<u32>), _)| *owner == run && key == step;
+        self.contained.range(from..).take_while(of).filter_map(|(_, id)| self.inforce.get(id))
+    }
+
+    /// The question of an id that waits for an answer, with its run and its step.
+    #[must_use]
+    pub fn question(&self, id: ApprovalId) -> Option<(&Arc<Run>, Place, &Arc<Question>)> {
+        let (run, place) = self.questions.get(&id)?;
+        let run = self.runs.get(run)?;
+        Some((run, *place, run.at(*place)?.question.as_ref()?))
+    }
+
+    /// All questions that wait for an answer, oldest first.
+    pub fn questions(&self) -> impl Iterator<Item = (&Arc<Run>, Place, &Arc<Question>)> {
+        self.questions.keys().filter_map(|id| self.question(*id))
     }
 
     /// How long a resolved alert is remembered: long enough to tell a late delivery from something new.
@@ -146,10 +206,26 @@ impl State {
             } else {
                 *self.running.entry(run.playbook.clone()).or_insert(0) += 1;
             }
-            for (index, step) in run.steps.iter().enumerate() {
+            for (place, step) in run.started() {
                 if let Some(at) = step.state.timer() {
-                    self.timers.insert((at, Timer::Step(run.id, index)));
+                    self.timers.insert((at, Timer::Step(run.id, place)));
                 }
+                match step.state {
+                    StepState::Waiting { wait: Waiting::Event { .. } } => {
+                        self.awaiting.insert((run.id, place));
+                    }
+                    StepState::Waiting { wait: Waiting::Approval { approval, .. } } => {
+                        self.questions.insert(approval, (run.id, place));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for containment in self.inforce.values() {
+            self.contained
+                .insert((containment.run, containment.step.clone(), containment.item), containment.id);
+            if let Some(at) = containment.timer() {
+                self.timers.insert((at, Timer::Containment(containment.id)));
             }
         }
         for alert in self.alerts.values() {
@@ -188,6 +264,7 @@ struct Image {
     alerts: Vec<Arc<Alert>>,
     incidents: Vec<Arc<Incident>>,
     runs: Vec<Arc<Run>>,
+    inforce: Vec<Arc<Containment>>,
     seen: Vec<(String, Timestamp)>,
     ticks: Vec<((PlaybookName, usize), Timestamp)>,
 }
@@ -205,6 +282,7 @@ impl Serialize for State {
             alerts: self.alerts.values().cloned().collect(),
             incidents: self.incidents.values().cloned().collect(),
             runs: self.runs.values().cloned().collect(),
+            inforce: self.inforce.values().cloned().collect(),
             seen: self.seen.iter().map(|(id, at)| (format!("{id:032x}"), *at)).collect(),
             ticks: self.ticks.iter().map(|(key, at)| (key.clone(), *at)).collect(),
         }
@@ -236,6 +314,7 @@ impl<'de> Deserialize<'de> for State {
             alerts: image.alerts.into_iter().map(|alert| (alert.key.clone(), alert)).collect(),
             incidents: image.incidents.into_iter().map(|incident| (incident.id, incident)).collect(),
             runs: image.runs.into_iter().map(|run| (run.id, run)).collect(),
+            inforce: image.inforce.into_iter().map(|containment| (containment.id, containment)).collect(),
             seen,
             ticks: image.ticks.into_iter().collect(),
             ..Self::default()

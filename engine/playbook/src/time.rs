@@ -207,6 +207,23 @@ pub mod optional_millis {
     }
 }
 
+/// A duration as the language writes it: `90s`, `5m`, `8h`.
+#[derive(Debug, Clone, Copy)]
+pub struct Spoken(pub Duration);
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = millis(self.0);
+        match millis {
+            0 => f.write_str("0s"),
+            _ if millis % 3_600_000 == 0 => write!(f, "{}h", millis / 3_600_000),
+            _ if millis % 60_000 == 0 => write!(f, "{}m", millis / 60_000),
+            _ if millis % 1_000 == 0 => write!(f, "{}s", millis / 1_000),
+            _ => write!(f, "{millis}ms"),
+        }
+    }
+}
+
 /// Whole milliseconds of a duration, cut at the largest number.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {

@@ -2,15 +2,25 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use stanch_playbook::plan::{Step, Wait};
 use stanch_playbook::{Phase, Plan, Timestamp, Uses};
 
 use super::attempts::settled_at;
 use super::{Draft, has_failed};
 use crate::id::RunId;
-use crate::names::StepNames;
-use crate::record::{Ending, RunFinished, RunOutcome, RunReleased, StepEnded, StepWaiting, Waiting};
-use crate::run::{Rendered, Run, StepState};
+use crate::names::{StepNames, render};
+use crate::record::{
+    Ending, ItemsEnded, ItemsFailure, ItemsStarted, RunFinished, RunOutcome, RunReleased, StepEnded, StepWaiting,
+    Waiting,
+};
+use crate::run::{Place, Rendered, Run, StepState};
+
+/// How many items a step has at most.
+const MOST_ITEMS: usize = 10_000;
+
+/// The limit of an attempt where the plan gives none.
+const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// What can be done about a pending step now.
 enum Next {
@@ -29,6 +39,9 @@ impl Draft {
             return;
         }
         for phase in Phase::ALL {
+            if phase == Phase::Finally && !self.is_taken_back(id, &plan) {
+                return;
+            }
             // A step that ends without an attempt may free or block others of its phase.
             while self.advance_phase(id, &plan, phase) {}
             let Some(run) = self.state.runs.get(&id) else { return };
@@ -46,91 +59,168 @@ impl Draft {
         for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.phase == phase) {
             let Some(run) = self.state.runs.get(&id) else { return false };
             let run = Arc::clone(run);
-            if self.give_up(&run, index, step) {
-                ended = true;
-                continue;
-            }
-            if !matches!(run.steps[index].state, StepState::Pending) {
-                continue;
-            }
-            match next(&run, plan, step) {
-                Next::Later => {}
-                Next::End(ending, reason) => {
-                    self.emit(StepEnded { run: id, step: step.key.clone(), ending, reason });
-                    ended = true;
-                }
-                Next::Start => ended |= self.start_step(id, plan, index),
+            ended |= self.give_up(&run, plan, index);
+            let Some(run) = self.state.runs.get(&id) else { return false };
+            match run.steps[index].state {
+                StepState::Items { .. } => ended |= self.advance_items(id, plan, index),
+                StepState::Pending => match next(run, plan, step) {
+                    Next::Later => {}
+                    Next::End(ending, reason) => {
+                        self.end(id, plan, index.into(), ending, reason);
+                        ended = true;
+                    }
+                    Next::Start => ended |= self.start_step(id, plan, index),
+                },
+                _ => {}
             }
         }
         ended
     }
 
-    /// In a cancelled run, ends what merely waits.
-    fn give_up(&mut self, run: &Run, index: usize, step: &Step) -> bool {
-        let Some((_, _)) = &run.cancel else { return false };
+    /// Ends what merely waits in a cancelled run, and what nobody knows of in a phase that is taken back; says whether
+    /// that ended something.
+    fn give_up(&mut self, run: &Run, plan: &Plan, index: usize) -> bool {
+        let step = &plan.steps[index];
         if step.phase == Phase::Finally {
             return false;
         }
-        let waits = matches!(
-            run.steps[index].state,
-            StepState::Backoff { .. } | StepState::Waiting { .. } | StepState::Unknown { .. }
-        );
-        if waits {
-            let reason = cancelled(run);
-            self.emit(StepEnded { run: run.id, step: step.key.clone(), ending: Ending::Cancelled, reason });
+        let taken_back = plan.undo_on_failure.contains(&step.phase) && failed_step(run, plan).is_some();
+        if run.cancel.is_none() && !taken_back {
+            return false;
         }
-        waits
+        let mut ended = false;
+        for (place, of) in run.started().filter(|(place, _)| place.step == index) {
+            match &of.state {
+                StepState::Backoff { .. } | StepState::Waiting { .. } | StepState::Unknown { .. }
+                    if run.cancel.is_some() =>
+                {
+                    if let StepState::Waiting { wait: Waiting::Run { child, .. } } = of.state {
+                        self.cancel_child(child, run);
+                    }
+                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
+                    ended = true;
+                }
+                StepState::Verifying { attempt: None, .. } if run.cancel.is_some() => {
+                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
+                    ended = true;
+                }
+                StepState::Unknown { reason } => {
+                    let reason = format!("{reason}; its phase is taken back").into();
+                    self.end(run.id, plan, place, Ending::Failed, reason);
+                    ended = true;
+                }
+                _ => {}
+            }
+        }
+        ended
     }
 
     /// Starts a step whose turn has come; says whether it is over at once.
     fn start_step(&mut self, id: RunId, plan: &Arc<Plan>, index: usize) -> bool {
         let Some(run) = self.state.runs.get(&id) else { return false };
         let step = &plan.steps[index];
-        let names = StepNames { state: &self.state, run, plan, result: None };
-        let end = |ending, reason: String| StepEnded { run: id, step: step.key.clone(), ending, reason: reason.into() };
-        let failing = if step.continue_on_error { Ending::Tolerated } else { Ending::Failed };
+        let names = StepNames::new(&self.state, run, plan, index.into());
         match step.condition.as_ref().map(|condition| condition.evaluate_bool(&names)) {
             Some(Ok(false)) => {
-                self.emit(end(Ending::Skipped, "its condition is false".to_owned()));
+                self.end(id, plan, index.into(), Ending::Skipped, "its condition is false".into());
                 return true;
             }
             Some(Err(error)) => {
-                self.emit(end(failing, format!("if: {error}")));
+                self.fail(id, plan, index.into(), format!("if: {error}"));
                 return true;
             }
             Some(Ok(true)) | None => {}
         }
-        match &step.uses {
-            Uses::Action { with, .. } => {
-                let rendered = with.render(&names).map_err(|error| format!("with: {error}")).and_then(|with| {
-                    let env = step.env.render(&names).map_err(|error| format!("env: {error}"))?;
-                    Ok(Rendered {
-                        with: Arc::new(with),
-                        env: Arc::new(env),
-                        timeout: step.timeout.unwrap_or(DEFAULT_TIMEOUT),
-                    })
-                });
-                match rendered {
-                    Ok(rendered) => {
-                        self.claim(id, index, rendered);
-                        false
-                    }
-                    Err(error) => {
-                        self.emit(end(failing, error));
-                        true
-                    }
-                }
+        if self.asks_again(id, plan, index) {
+            return true;
+        }
+        let Some(foreach) = &step.foreach else { return self.start(id, plan, index.into()) };
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        let names = StepNames::new(&self.state, run, plan, index.into());
+        let items = match foreach.items.evaluate(&names).map_err(|error| error.to_string()) {
+            Ok(Value::Array(items)) if items.len() > MOST_ITEMS => {
+                Err(format!("{} items; the limit is {MOST_ITEMS}", items.len()))
             }
-            Uses::Wait(wait) => self.start_wait(id, plan, index, wait),
+            Ok(Value::Array(items)) => Ok(items),
+            Ok(_) => Err("the value is no list".to_owned()),
+            Err(error) => Err(error),
+        };
+        match items {
+            Ok(items) => {
+                self.emit(ItemsStarted { run: id, step: step.key.clone(), items: items.into() });
+                self.advance_items(id, plan, index)
+            }
+            Err(error) => {
+                self.fail(id, plan, index.into(), format!("foreach: {error}"));
+                true
+            }
         }
     }
 
-    fn start_wait(&mut self, id: RunId, plan: &Arc<Plan>, index: usize, wait: &Wait) -> bool {
-        let Some(run) = self.state.runs.get(&id) else { return false };
+    /// Starts as many items of a step as may be under way; says whether the step is over.
+    fn advance_items(&mut self, id: RunId, plan: &Arc<Plan>, index: usize) -> bool {
         let step = &plan.steps[index];
+        let most = step.foreach.as_ref().map_or(1, |foreach| foreach.max_parallel);
+        loop {
+            let Some(run) = self.state.runs.get(&id) else { return false };
+            let StepState::Items { started, live, idle, failed } = run.steps[index].state else { return false };
+            let all = run.steps[index].items.len();
+            let stopped = match step.phase {
+                Phase::Finally => None,
+                _ if run.cancel.is_some() => Some((Ending::Cancelled, cancelled(run))),
+                _ => failed_step(run, plan).map(|of| (Ending::Blocked, format!("{} failed", of.key).into())),
+            };
+            if stopped.is_none() && (started as usize) < all && live - idle < most {
+                self.start(id, plan, Place { step: index, item: Some(started) });
+                continue;
+            }
+            if live > 0 || (stopped.is_none() && (started as usize) < all) {
+                return false;
+            }
+            let failing = if step.continue_on_error { Ending::Tolerated } else { Ending::Failed };
+            let failure = match stopped {
+                _ if failed > 0 => Some((failing, failed_items(run, index, failed))),
+                Some((ending, reason)) if (started as usize) < all || ending == Ending::Cancelled => {
+                    Some((ending, format!("{reason}; {started} of {all} items were started").into()))
+                }
+                _ => None,
+            };
+            let failure = failure.map(|(ending, reason)| ItemsFailure { ending, reason });
+            self.emit(ItemsEnded { run: id, step: step.key.clone(), failure });
+            return true;
+        }
+    }
+
+    /// Starts a step without items, or one item; says whether it is over at once.
+    fn start(&mut self, id: RunId, plan: &Arc<Plan>, place: Place) -> bool {
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        let step = &plan.steps[place.step];
+        match &step.uses {
+            Uses::Action(call) => match render(call, StepNames::new(&self.state, run, plan, place)) {
+                Ok((with, env)) => {
+                    let timeout = step.timeout.unwrap_or(DEFAULT_TIMEOUT);
+                    self.claim(id, place, Rendered { with, env, timeout });
+                    false
+                }
+                Err(error) => {
+                    self.fail(id, plan, place, error);
+                    true
+                }
+            },
+            Uses::Wait(wait) => self.start_wait(id, plan, place, wait),
+            Uses::Approval(approval) => self.ask(id, plan, place.step, approval, None),
+            Uses::Playbook { playbook, inputs } => self.start_child(id, plan, place, playbook, inputs),
+            Uses::Undo { step } => self.start_undo(id, plan, place, *step),
+        }
+    }
+
+    fn start_wait(&mut self, id: RunId, plan: &Arc<Plan>, place: Place, wait: &Wait) -> bool {
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        let step = &plan.steps[place.step];
+        let expires_at = self.expiry(step);
         let wait = match wait {
             Wait::Duration(template) => {
-                let names = StepNames { state: &self.state, run, plan, result: None };
+                let names = StepNames::new(&self.state, run, plan, place);
                 let length =
                     template.render(&names).map_err(|error| format!("with.duration: {error}")).and_then(|text| {
                         stanch_playbook::parse_duration(&text).map_err(|error| format!("with.duration: {error}"))
@@ -138,8 +228,7 @@ impl Draft {
                 match length {
                     Ok(length) => Waiting::Time { until: self.now.plus(length) },
                     Err(reason) => {
-                        let ending = if step.continue_on_error { Ending::Tolerated } else { Ending::Failed };
-                        self.emit(StepEnded { run: id, step: step.key.clone(), ending, reason: reason.into() });
+                        self.fail(id, plan, place, reason);
                         return true;
                     }
                 }
@@ -150,26 +239,46 @@ impl Draft {
                 let quiet: Option<Timestamp> =
                     if without_alerts { Some(self.now) } else { incident.and_then(|of| of.quiet_since) };
                 let settle = if without_alerts { std::time::Duration::ZERO } else { *settle };
-                Waiting::Resolved {
-                    settle,
-                    settled_at: settled_at(quiet, settle),
-                    expires_at: step.timeout.map(|timeout| self.now.plus(timeout)),
-                }
+                Waiting::Resolved { settle, settled_at: settled_at(quiet, settle), expires_at }
             }
+            Wait::Event(_) => Waiting::Event { expires_at },
         };
-        self.emit(StepWaiting { run: id, step: step.key.clone(), wait });
+        self.wait(id, plan, place, wait);
         let due = match wait {
             Waiting::Time { until } => until <= self.now,
             Waiting::Resolved { settled_at, .. } => settled_at.is_some_and(|at| at <= self.now),
+            Waiting::Event { .. } | Waiting::Approval { .. } | Waiting::Run { .. } | Waiting::Undo { .. } => false,
         };
         if due {
-            self.wake(id, index);
+            self.wake(id, place, &Value::Object(Map::new()));
         }
         due
     }
 
-    fn finish_run(&mut self, id: RunId, plan: &Arc<Plan>) {
+    /// When a step that waits from now on gives up.
+    pub(super) fn expiry(&self, step: &Step) -> Option<Timestamp> {
+        step.timeout.map(|timeout| self.now.plus(timeout))
+    }
+
+    pub(super) fn wait(&mut self, id: RunId, plan: &Plan, place: Place, wait: Waiting) {
+        self.emit(StepWaiting { run: id, step: plan.steps[place.step].key.clone(), item: place.item, wait });
+    }
+
+    /// Ends a step or an item without an attempt.
+    pub(super) fn end(&mut self, id: RunId, plan: &Plan, place: Place, ending: Ending, reason: Arc<str>) {
+        let step = plan.steps[place.step].key.clone();
+        self.emit(StepEnded { run: id, step, item: place.item, ending, reason });
+    }
+
+    /// Fails a step or an item without an attempt, as far as the playbook does not tolerate it.
+    pub(super) fn fail(&mut self, id: RunId, plan: &Plan, place: Place, reason: impl Into<Arc<str>>) {
+        let tolerated = plan.steps[place.step].continue_on_error;
+        self.end(id, plan, place, if tolerated { Ending::Tolerated } else { Ending::Failed }, reason.into());
+    }
+
+    fn finish_run(&mut self, id: RunId, plan: &Plan) {
         let Some(run) = self.state.runs.get(&id) else { return };
+        let run = Arc::clone(run);
         let incident = run.incident;
         let finally_failed = run
             .steps
@@ -179,17 +288,19 @@ impl Draft {
         let outcome = match &run.cancel {
             _ if finally_failed => RunOutcome::Failed,
             Some(_) => RunOutcome::Cancelled,
-            None if has_failed(run, plan) => RunOutcome::Failed,
+            None if has_failed(&run, plan) => RunOutcome::Failed,
             None => RunOutcome::Succeeded,
         };
-        let playbook = run.playbook.clone();
         self.emit(RunFinished { run: id, outcome });
         if outcome != RunOutcome::Cancelled
             || self.state.incidents.get(&incident).is_some_and(|of| !of.alerts.is_empty())
         {
             self.resolve_if_over(incident);
         }
-        self.release_queued(&playbook, plan.concurrency);
+        self.release_queued(&run.playbook, plan.concurrency);
+        if run.parent.is_some() {
+            self.child_finished(&run, plan, outcome);
+        }
     }
 
     /// Lets the oldest queued runs of a playbook go on, as far as its cap allows.
@@ -209,14 +320,35 @@ impl Draft {
     }
 }
 
-/// The limit of an attempt where the plan gives none.
-const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
-
-fn cancelled(run: &Run) -> Arc<str> {
+pub(super) fn cancelled(run: &Run) -> Arc<str> {
     match &run.cancel {
         Some((actor, reason)) if !reason.is_empty() => format!("cancelled by {}: {reason}", actor.as_str()).into(),
         Some((actor, _)) => format!("cancelled by {}", actor.as_str()).into(),
         None => "cancelled".into(),
+    }
+}
+
+/// The first step of the four phases that failed.
+pub(super) fn failed_step<'a>(run: &Run, plan: &'a Plan) -> Option<&'a Step> {
+    let failed =
+        |(step, of): &(&Arc<crate::run::StepRun>, &Step)| {
+            of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. })
+        };
+    run.steps.iter().zip(&plan.steps).find(failed).map(|(_, of)| of)
+}
+
+fn failed_items(run: &Run, index: usize, failed: u32) -> Arc<str> {
+    let items = &run.steps[index].items;
+    let first = items.iter().zip(0..).find_map(|(item, at)| match &item.state {
+        StepState::Failed { error } => Some((at, item.value.clone().unwrap_or_default(), error)),
+        _ => None,
+    });
+    match first {
+        Some((at, value, error)) => {
+            let shown: String = value.to_string().chars().take(80).collect();
+            format!("{failed} of {} items failed; item {at} ({shown}): {error}", items.len()).into()
+        }
+        None => format!("{failed} of {} items failed", items.len()).into(),
     }
 }
 
@@ -225,12 +357,7 @@ fn next(run: &Run, plan: &Plan, step: &Step) -> Next {
         if run.cancel.is_some() {
             return Next::End(Ending::Cancelled, cancelled(run));
         }
-        let failed = run
-            .steps
-            .iter()
-            .zip(&plan.steps)
-            .find(|(other, of)| of.phase != Phase::Finally && matches!(other.state, StepState::Failed { .. }));
-        if let Some((_, of)) = failed {
+        if let Some(of) = failed_step(run, plan) {
             return Next::End(Ending::Blocked, format!("{} failed", of.key).into());
         }
     }

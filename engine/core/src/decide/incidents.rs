@@ -68,12 +68,13 @@ impl Draft {
         let Some(run) = self.state.runs.get(&id) else { return };
         let plan = self.plan_of(run);
         let mut changed = Vec::new();
-        for (step, of) in run.steps.iter().zip(&plan.steps) {
+        for (place, step) in run.started() {
             if let StepState::Waiting { wait: Waiting::Resolved { settle, settled_at, expires_at } } = step.state {
                 let next = quiet.map(|at| at.plus(settle));
                 if next != settled_at {
                     let wait = Waiting::Resolved { settle, settled_at: next, expires_at };
-                    changed.push(StepWaiting { run: id, step: of.key.clone(), wait });
+                    let step = plan.steps[place.step].key.clone();
+                    changed.push(StepWaiting { run: id, step, item: place.item, wait });
                 }
             }
         }

@@ -3,18 +3,19 @@
 //! Every delivery is judged by what the state says of the alert, never by having been seen: a redelivery changes nothing
 //! since the alert is already as it says, and a stale one is told by the episode it belongs to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use stanch_playbook::{Plan, PlaybookName, Severity, Timestamp, TriggerOn};
+use stanch_playbook::{Names, Plan, PlaybookName, Severity, Timestamp, TriggerOn, Uses, Wait, subject_matches};
 
 use super::Draft;
 use crate::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
 use crate::command::{Rejected, Target};
 use crate::event::Event;
 use crate::id::{DeadLetterId, IncidentId, RunId};
-use crate::names::TriggerNames;
+use crate::names::{StepNames, TriggerNames};
 use crate::record::{
     AlertFired, AlertResolved, Cause, DeadLetter, DeadLettered, EventReceived, Firing, IncidentJoined, IncidentOpened,
     RunStarted,
@@ -71,6 +72,7 @@ impl Draft {
                 self.reopen_if_closing(incident);
             }
         }
+        self.offer(&cause_of_alerts(std::slice::from_ref(&alert)), None);
         for problem in unusable {
             self.keep_unusable_alert(&alert, &problem);
         }
@@ -209,6 +211,8 @@ impl Draft {
             cause,
             inputs: Arc::new(Value::Object(inputs)),
             queued,
+            parent: None,
+            children: self.children_of(plan),
         });
         self.receipt.runs.push(run);
         self.as_engine(|draft| draft.advance(run));
@@ -268,6 +272,9 @@ impl Draft {
         if !matches.is_empty() || unusable.is_empty() {
             self.emit(EventReceived { event: Arc::clone(event) });
         }
+        if let Target::Subject(subject) = &target {
+            self.offer(&cause, Some(subject));
+        }
         for problem in unusable {
             let via = match &target {
                 Target::Subject(subject) => format!("nats:{subject}"),
@@ -279,6 +286,38 @@ impl Draft {
             self.respond_to_event(&matched.key, &matched.plan, cause.clone(), inputs);
         }
         Ok(())
+    }
+
+    /// Gives an alert, or a message on a subject, to the steps that wait for an event.
+    fn offer(&mut self, cause: &Cause, subject: Option<&str>) {
+        let waiting: Vec<_> = self.state.awaiting.iter().copied().collect();
+        for (id, place) in waiting {
+            let Some(run) = self.state.runs.get(&id) else { continue };
+            let plan = self.plan_of(run);
+            let Uses::Wait(Wait::Event(awaited)) = &plan.steps[place.step].uses else { continue };
+            let comes = match (&awaited.on, subject, cause.alerts.first()) {
+                (TriggerOn::Nats { subject: filter }, Some(subject), _) => subject_matches(filter, subject),
+                (TriggerOn::Alertmanager(matchers), None, Some(alert)) => {
+                    matchers.iter().all(|matcher| matcher.is_match(&alert.labels))
+                }
+                _ => false,
+            };
+            if !comes {
+                continue;
+            }
+            let names = StepNames { cause: Some(cause), ..StepNames::new(&self.state, run, &plan, place) };
+            let takes = awaited.condition.as_ref().map_or(Ok(true), |condition| condition.evaluate_bool(&names));
+            match takes {
+                Ok(false) => continue,
+                Ok(true) => {
+                    let event = names.get("event").map(Cow::into_owned).unwrap_or_default();
+                    self.as_engine(|draft| draft.wake(id, place, &event));
+                }
+                // It stays what it is, a wait: an event whose condition cannot be evaluated is not the one.
+                Err(_) => continue,
+            }
+            self.as_engine(|draft| draft.advance(id));
+        }
     }
 
     /// A person's request: what does not fit is refused, not kept.

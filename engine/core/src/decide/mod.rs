@@ -1,15 +1,19 @@
 //! A command becomes records and effects. Pure: the state is not touched, the records are folded into a copy of it.
 
 mod advance;
+mod approvals;
 mod attempts;
+mod children;
 mod incidents;
 mod intake;
 mod people;
+mod undo;
 
 use std::sync::Arc;
 
-use stanch_playbook::{Phase, Plan, Timestamp};
+use stanch_playbook::{Phase, Plan, PlaybookName, Timestamp};
 
+use crate::attempt::AttemptId;
 use crate::command::{Command, Receipt, Rejected};
 use crate::effect::Effect;
 use crate::id::Epoch;
@@ -85,13 +89,29 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Decisio
         }
         Command::FinishAttempt { attempt, outcome } => draft.finish_attempt(&attempt, outcome)?,
         Command::FireTimers => draft.fire_timers(),
-        Command::CancelRun { actor, run, reason } => {
+        Command::CancelRun { actor, run, reason, undo } => {
             draft.actor = actor;
-            draft.cancel_run(run, reason)?;
+            draft.cancel_run(run, reason, undo)?;
         }
-        Command::AnswerStep { actor, run, step, answer, note } => {
+        Command::AnswerStep { actor, run, step, item, answer, note } => {
             draft.actor = actor;
-            draft.answer_step(run, &step, answer, note)?;
+            draft.answer_step(run, &step, item, answer, note)?;
+        }
+        Command::DecideApproval { actor, person, approval, verdict, digest, reason } => {
+            draft.actor = actor;
+            draft.decide_approval(approval, &person, verdict, &digest, reason)?;
+        }
+        Command::UndoContainment { actor, containment, reason } => {
+            draft.actor = actor;
+            draft.undo_by_hand(containment, reason)?;
+        }
+        Command::ExtendContainment { actor, containment, until, reason } => {
+            draft.actor = actor;
+            draft.extend(containment, until, reason)?;
+        }
+        Command::EndContainment { actor, containment, reason } => {
+            draft.actor = actor;
+            draft.end_containment(containment, reason)?;
         }
         Command::AcknowledgeIncident { actor, incident } => {
             draft.actor = actor;
@@ -163,6 +183,15 @@ impl Draft {
         self.recover();
     }
 
+    fn playbook_of(&self, attempt: &AttemptId) -> PlaybookName {
+        let run = self.state.runs.get(&attempt.run).map(|run| run.playbook.clone());
+        let contained = || {
+            let at = (attempt.run, attempt.step.clone(), attempt.item);
+            self.state.contained.get(&at).and_then(|id| self.state.inforce.get(id)).map(|of| of.playbook.clone())
+        };
+        run.or_else(contained).unwrap_or_else(|| PlaybookName::new(""))
+    }
+
     fn plan_of(&self, run: &Run) -> Arc<Plan> {
         Arc::clone(self.state.plan(run.plan).expect("a live run's plan is pinned"))
     }
@@ -171,11 +200,7 @@ impl Draft {
         let mut effects = self.effects;
         // An attempt that was claimed and is over within one decision needs no worker.
         effects.retain(|effect| match effect {
-            Effect::DispatchAttempt(assignment) => self.state.runs.get(&assignment.attempt.run).is_some_and(|run| {
-                run.steps
-                    .iter()
-                    .any(|step| matches!(&step.state, StepState::Running { attempt } if *attempt == assignment.attempt))
-            }),
+            Effect::DispatchAttempt(assignment) => self.state.is_under_way(&assignment.attempt),
             Effect::CancelAttempt(_) | Effect::ArmTimer(_) => true,
         });
         let next = self.state.next_timer();

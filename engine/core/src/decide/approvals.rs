@@ -1,0 +1,210 @@
+//! Questions to people: what exactly would be done, who may say so, and what follows.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use stanch_playbook::plan::{Approval, OnTimeout, Step};
+use stanch_playbook::{Plan, Uses};
+
+use super::Draft;
+use crate::command::{Person, Rejected};
+use crate::id::{ApprovalId, RunId};
+use crate::names::{StepNames, render};
+use crate::record::{Actor, ApprovalDecided, ApprovalRequested, ApprovalTarget, Verdict};
+use crate::run::{Place, Question, Run, StepState};
+
+impl Draft {
+    /// Asks; says whether the step is over at once.
+    pub(super) fn ask(
+        &mut self,
+        id: RunId,
+        plan: &Plan,
+        index: usize,
+        approval: &Approval,
+        replaces: Option<ApprovalId>,
+    ) -> bool {
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        let step = &plan.steps[index];
+        let names = StepNames::new(&self.state, run, plan, index.into());
+        let prompt = match approval.prompt.render(&names) {
+            Ok(prompt) => prompt,
+            Err(error) => {
+                self.fail(id, plan, index.into(), format!("with.prompt: {error}"));
+                return true;
+            }
+        };
+        let (targets, digest) = self.targets(run, plan, index);
+        let starter = Some(run.started_by.clone()).filter(|by| by.as_str().starts_with("person:"));
+        let request = ApprovalRequested {
+            approval: ApprovalId::derive(self.state.journal, self.state.sequence.next(), self.now),
+            run: id,
+            step: step.key.clone(),
+            prompt: prompt.into(),
+            targets,
+            digest,
+            from: approval.from.clone(),
+            quorum: approval.quorum,
+            excluded: starter.filter(|_| !approval.allow_self),
+            expires_at: self.expiry(step),
+            replaces,
+        };
+        self.as_engine(|draft| draft.emit(request));
+        false
+    }
+
+    /// What the steps that need this approval would do, and its digest.
+    fn targets(&self, run: &Run, plan: &Plan, index: usize) -> (Arc<[ApprovalTarget]>, Arc<str>) {
+        let guarded = plan.steps.iter().enumerate().filter(|(_, step)| step.needs.contains(&index));
+        let targets: Arc<[ApprovalTarget]> = guarded.filter_map(|(at, step)| self.target(run, plan, at, step)).collect();
+        let text = serde_json::to_vec(&*targets).unwrap_or_default();
+        (targets, hex::encode(Sha256::digest(text)).into())
+    }
+
+    fn target(&self, run: &Run, plan: &Plan, at: usize, step: &Step) -> Option<ApprovalTarget> {
+        let names = StepNames::new(&self.state, run, plan, at.into());
+        let skipped = step.condition.as_ref().is_some_and(|condition| condition.evaluate_bool(&names) == Ok(false));
+        if skipped {
+            return None;
+        }
+        let one = |names: StepNames<'_>| match &step.uses {
+            Uses::Action(call) => render(call, names).map(|(with, _)| Value::clone(&with)).unwrap_or_default(),
+            Uses::Playbook { inputs, .. } => inputs.render(&names).unwrap_or_default(),
+            Uses::Wait(_) | Uses::Approval(_) | Uses::Undo { .. } => Value::Null,
+        };
+        let action: Arc<str> = match &step.uses {
+            Uses::Action(call) => call.alias.as_ref().map_or(call.action.as_str(), |(name, _)| name).into(),
+            Uses::Playbook { playbook, .. } => format!("playbook {playbook}").into(),
+            Uses::Undo { step } => format!("undo {}", plan.steps[*step].name).into(),
+            Uses::Wait(_) | Uses::Approval(_) => return None,
+        };
+        let with = match &step.foreach {
+            None => one(names),
+            // Items are rendered as a run that has begun on them would.
+            Some(foreach) => match foreach.items.evaluate(&names) {
+                Ok(Value::Array(items)) => {
+                    let mut of = run.clone();
+                    let mut rendered = Vec::with_capacity(items.len());
+                    for item in items {
+                        Arc::make_mut(&mut of.steps[at]).items =
+                            imbl::Vector::unit(Arc::new(crate::run::StepRun::item(item)));
+                        let place = Place { step: at, item: Some(0) };
+                        rendered.push(one(StepNames::new(&self.state, &of, plan, place)));
+                    }
+                    Value::Array(rendered)
+                }
+                _ => Value::Null,
+            },
+        };
+        Some(ApprovalTarget { step: step.key.clone(), action, with: Arc::new(with) })
+    }
+
+    /// Whether something that a step needs was approved for other targets than it has now: then people are asked again.
+    pub(super) fn asks_again(&mut self, id: RunId, plan: &Arc<Plan>, index: usize) -> bool {
+        for need in &plan.steps[index].needs {
+            let Uses::Approval(approval) = &plan.steps[*need].uses else { continue };
+            let Some(run) = self.state.runs.get(&id) else { return false };
+            let Some(question) = run.steps[*need].question.as_ref() else { continue };
+            let (_, digest) = self.targets(run, plan, *need);
+            if digest != question.asked.digest && !self.has_begun(run, plan, *need) {
+                let replaces = Some(question.asked.approval);
+                self.ask(id, plan, *need, approval, replaces);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether a step that an approval guards has been started: from then on the targets are what was approved.
+    fn has_begun(&self, run: &Run, plan: &Plan, approval: usize) -> bool {
+        let begun = |(step, of): (&Arc<crate::run::StepRun>, &Step)| {
+            of.needs.contains(&approval) && step.started_at.is_some()
+        };
+        run.steps.iter().zip(&plan.steps).any(begun)
+    }
+
+    pub(super) fn decide_approval(
+        &mut self,
+        id: ApprovalId,
+        person: &Person,
+        verdict: Verdict,
+        digest: &str,
+        reason: String,
+    ) -> Result<(), Rejected> {
+        let (run, place, question) = self.state.question(id).ok_or(Rejected::UnknownApproval(id))?;
+        let (run, question) = (Arc::clone(run), Arc::clone(question));
+        let plan = self.plan_of(&run);
+        may_decide(&question, &self.actor, person)?;
+        if digest != &*question.asked.digest {
+            return Err(Rejected::OtherTargets(id));
+        }
+        let (_, now) = self.targets(&run, &plan, place.step);
+        if now != question.asked.digest
+            && let Uses::Approval(approval) = &plan.steps[place.step].uses
+        {
+            // Refused, and on the record: the new question stands in the place of this one.
+            self.ask(run.id, &plan, place.step, approval, Some(id));
+            self.receipt.refused = Some(Rejected::OtherTargets(id));
+            return Ok(());
+        }
+        self.emit(ApprovalDecided {
+            approval: id,
+            run: run.id,
+            step: plan.steps[place.step].key.clone(),
+            verdict,
+            digest: question.asked.digest.clone(),
+            via: person.via.clone(),
+            reason: reason.clone(),
+        });
+        let actor = self.actor.clone();
+        self.as_engine(|draft| {
+            draft.weigh(run.id, &plan, place, &actor, &reason);
+            draft.advance(run.id);
+        });
+        Ok(())
+    }
+
+    fn weigh(&mut self, id: RunId, plan: &Plan, place: Place, actor: &Actor, reason: &str) {
+        let Some(question) = self.state.runs.get(&id).and_then(|run| run.at(place)?.question.clone()) else { return };
+        if question.answers.iter().any(|(_, verdict, _)| *verdict == Verdict::Denied) {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            return self.fail(id, plan, place, format!("denied by {}{why}", actor.as_str()));
+        }
+        if question.answers.len() >= question.asked.quorum as usize {
+            let by: Vec<&str> = question.answers.iter().map(|(by, _, _)| by.as_str()).collect();
+            self.wake(id, place, &json!({"approved_by": by}));
+        }
+    }
+
+    pub(super) fn approval_expired(&mut self, id: RunId, plan: &Plan, place: Place) {
+        let Uses::Approval(approval) = &plan.steps[place.step].uses else { return };
+        let waits = |run: &Arc<Run>| run.at(place).is_some_and(|of| matches!(of.state, StepState::Waiting { .. }));
+        if !self.state.runs.get(&id).is_some_and(waits) {
+            return;
+        }
+        match approval.on_timeout {
+            OnTimeout::Deny => self.fail(id, plan, place, "denied: nobody decided in time"),
+            OnTimeout::Approve => self.wake(id, place, &json!({"approved_by": []})),
+        }
+    }
+}
+
+/// Whether a person may answer a question.
+fn may_decide(question: &Question, actor: &Actor, person: &Person) -> Result<(), Rejected> {
+    let asked = &question.asked;
+    let named = |from: &String| match from.strip_prefix("group:") {
+        Some(group) => person.groups.iter().any(|of| of == group),
+        // Nobody knows who `local` is: no list can name it.
+        None => from == &person.name && person.name != "local",
+    };
+    if !asked.from.is_empty() && !asked.from.iter().any(named) {
+        return Err(Rejected::NotAllowed(format!("{} is not among those asked: {}", person.name, asked.from.join(", "))));
+    }
+    if asked.excluded.as_ref() == Some(actor) {
+        return Err(Rejected::NotAllowed(format!("{} started the run; somebody else must decide", person.name)));
+    }
+    if question.answers.iter().any(|(by, _, _)| by == actor) {
+        return Err(Rejected::NotAllowed(format!("{} has answered already", person.name)));
+    }
+    Ok(())
+}
