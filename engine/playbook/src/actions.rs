@@ -65,6 +65,14 @@ pub enum FieldKind {
     People,
     /// A list of `{after, people}`.
     Escalate,
+    /// A map of any JSON, written out.
+    Written,
+    /// The name of a playbook.
+    Playbook,
+    /// The name of a step that has an undo.
+    Step,
+    /// Literal paths, relative to the directory of the command; stands beside `with`, not in it.
+    Paths,
     /// What a wait waits for: the word `resolved`, or `nats: {subject, if}`, or `alertmanager: {matchers, if}`.
     Awaited,
 }
@@ -126,6 +134,11 @@ pub static ALL: &[Signature] = &[
             required(field("argv", FieldKind::Argv, "The program and its arguments.")),
             field("stdin", FieldKind::Text, "What it reads from standard input."),
             literal(field("cwd", FieldKind::Text, "The directory to run in.")),
+            literal(field(
+                "artifacts",
+                FieldKind::Paths,
+                "The files that it leaves behind and that are kept with the run.",
+            )),
         ],
         any_of: &[],
         idempotence: Idempotence::No,
@@ -187,10 +200,22 @@ pub static ALL: &[Signature] = &[
         doc: "Ask people whether the steps that need this one may do what they would. They see exactly what that is.",
         fields: &[
             required(field("prompt", FieldKind::Text, "The question.")),
-            literal(field("from", FieldKind::People, "Who may decide: people, or groups as group:name; by default everybody.")),
+            literal(field(
+                "from",
+                FieldKind::People,
+                "Who may decide: people, or groups as group:name; by default everybody.",
+            )),
             literal(field("quorum", FieldKind::Whole, "How many must agree; 1 by default.")),
-            literal(field("allow_self", FieldKind::Bool, "Whether whoever started the run may decide; false by default.")),
-            literal(field("escalate", FieldKind::Escalate, "Who is told after what time without a decision: [{after: 5m, people: [ann]}].")),
+            literal(field(
+                "allow_self",
+                FieldKind::Bool,
+                "Whether whoever started the run may decide; false by default.",
+            )),
+            literal(field(
+                "escalate",
+                FieldKind::Escalate,
+                "Who is told after what time without a decision: [{after: 5m, people: [ann]}].",
+            )),
         ],
         any_of: &[],
         idempotence: Idempotence::Yes,
@@ -199,8 +224,8 @@ pub static ALL: &[Signature] = &[
         name: PLAYBOOK,
         doc: "Run another playbook in the same incident, and wait for its end. The result has run, outcome and steps.",
         fields: &[
-            required(literal(field("playbook", FieldKind::Text, "The other playbook's name."))),
-            field("inputs", FieldKind::Map, "Its inputs."),
+            required(literal(field("playbook", FieldKind::Playbook, "The other playbook's name."))),
+            field("inputs", FieldKind::Written, "Its inputs."),
         ],
         any_of: &[],
         idempotence: Idempotence::Yes,
@@ -208,7 +233,7 @@ pub static ALL: &[Signature] = &[
     Signature {
         name: UNDO,
         doc: "Take back what another step of this run did, the last first.",
-        fields: &[required(literal(field("step", FieldKind::Text, "The other step's name; it must have an undo.")))],
+        fields: &[required(literal(field("step", FieldKind::Step, "The other step's name; it must have an undo.")))],
         any_of: &[],
         idempotence: Idempotence::Yes,
     },
@@ -269,7 +294,7 @@ impl Field {
     /// How its texts are rendered.
     pub(crate) fn leaf(&self) -> Leaf {
         match self.kind {
-            FieldKind::Any | FieldKind::Map | FieldKind::List => Leaf::Typed,
+            FieldKind::Any | FieldKind::Map | FieldKind::Written | FieldKind::List => Leaf::Typed,
             FieldKind::Text
             | FieldKind::Texts
             | FieldKind::Argv
@@ -277,10 +302,17 @@ impl Field {
             | FieldKind::Word(_)
             | FieldKind::Whole
             | FieldKind::Bool
+            | FieldKind::Playbook
+            | FieldKind::Step
+            | FieldKind::Paths
             | FieldKind::People
             | FieldKind::Escalate
             | FieldKind::Awaited => {
-                if self.secrets { Leaf::Secret } else { Leaf::Text }
+                if self.secrets {
+                    Leaf::Secret
+                } else {
+                    Leaf::Text
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! A document is checked into a model: every problem is reported, with its place.
 
+mod attempts;
+mod call;
 mod names;
 mod order;
 mod read;
@@ -7,7 +9,7 @@ mod step;
 mod trigger;
 mod with;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Report, Span};
 use crate::document::{Key, Kind, Node};
@@ -37,6 +39,10 @@ struct Known<'a> {
     place: Span,
     node: &'a Node,
     outputs: Vec<&'a str>,
+    /// Whether it is done for each item of a list.
+    foreach: bool,
+    /// Whether it says how it is taken back.
+    undo: bool,
 }
 
 /// Checks a document; `None` where it is so wrong that there is no model. Errors are in the report.
@@ -49,7 +55,7 @@ pub(crate) fn playbook(text: &str, root: &Node, report: &mut Report) -> Option<P
 impl<'a> Checker<'a> {
     fn playbook(&mut self, root: &'a Node) -> Option<PlaybookModel> {
         let entries = self.entries(root, "a playbook")?;
-        self.known_keys(entries, keys::PLAYBOOK, keys::PLAYBOOK_LATER, "a playbook");
+        self.known_keys(entries, keys::PLAYBOOK, "a playbook");
         let name = match root.get("playbook") {
             Some(node) => self.playbook_name(node),
             None => {
@@ -68,7 +74,7 @@ impl<'a> Checker<'a> {
         }
         self.has_alert = may_have_alert(root.get("triggers"));
         let defaults = root.get("defaults").map(|node| self.defaults(node)).unwrap_or_default();
-        self.collect(root);
+        model.undo_on_failure = self.collect(root);
         let needs = self.order();
         for (index, needs) in needs.into_iter().enumerate() {
             if let Some(step) = self.step(index, needs, &defaults) {
@@ -82,7 +88,7 @@ impl<'a> Checker<'a> {
         Some(model)
     }
 
-    fn playbook_name(&mut self, node: &Node) -> Option<String> {
+    pub(super) fn playbook_name(&mut self, node: &Node) -> Option<String> {
         let name = self.string(node)?;
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let fits = (1..=63).contains(&name.len())
@@ -124,7 +130,7 @@ impl<'a> Checker<'a> {
 
     fn input(&mut self, name: &Key, node: &'a Node) -> Option<InputModel> {
         let entries = self.entries(node, &format!("input {}", name.text))?;
-        self.known_keys(entries, keys::INPUT, &["enum", "pattern"], "an input");
+        self.known_keys(entries, keys::INPUT, "an input");
         let required = node.get("required").and_then(|node| self.bool(node)).unwrap_or(false);
         let Some(kind) = node.get("type") else {
             self.report
@@ -158,8 +164,9 @@ impl<'a> Checker<'a> {
         Some(InputModel { kind, required, default: default.map(|(_, value)| value) })
     }
 
-    /// Gathers the steps of all phases, in order.
-    fn collect(&mut self, root: &'a Node) {
+    /// Gathers the steps of all phases, in order; returns the phases that are undone where a step of them fails.
+    fn collect(&mut self, root: &'a Node) -> BTreeSet<Phase> {
+        let mut undone = BTreeSet::new();
         for phase in Phase::ALL {
             let Some(node) = root.get(phase.as_str()) else { continue };
             if matches!(node.kind, Kind::List(_) | Kind::Text(_)) {
@@ -170,7 +177,9 @@ impl<'a> Checker<'a> {
             }
             for (key, node) in self.entries(node, phase.as_str()).unwrap_or_default() {
                 if key.text == "on_failure" {
-                    self.on_failure(phase, node);
+                    if self.on_failure(phase, node) {
+                        undone.insert(phase);
+                    }
                     continue;
                 }
                 self.step_name(key, phase);
@@ -178,7 +187,9 @@ impl<'a> Checker<'a> {
                     Some(Kind::Map(entries)) => entries.iter().map(|(key, _)| key.text.as_str()).collect(),
                     _ => Vec::new(),
                 };
-                self.steps.push(Known { phase, name: &key.text, place: key.span, node, outputs });
+                let has = |key: &str| node.get(key).is_some();
+                let (foreach, undo) = (has("foreach"), has("undo"));
+                self.steps.push(Known { phase, name: &key.text, place: key.span, node, outputs, foreach, undo });
             }
         }
         if let Some(step) = self.steps.get(keys::MOST_STEPS) {
@@ -192,23 +203,31 @@ impl<'a> Checker<'a> {
                 .warning("no-steps", place, "the playbook has no steps")
                 .help("add them under detect, contain, eradicate, recover or finally");
         }
-    }
-
-    fn on_failure(&mut self, phase: Phase, node: &'a Node) {
-        match self.string(node).as_deref() {
-            Some("stop") if phase == Phase::Finally => {
-                self.report.warning("not-applicable", node.span, "the steps of finally run whatever fails");
-            }
-            Some("stop") | None => {}
-            Some("undo") => {
+        for phase in &undone {
+            if !self.steps.iter().any(|step| step.phase == *phase && step.undo) {
+                let place = root.get(phase.as_str()).and_then(|node| node.get("on_failure"));
                 self.report
-                    .error("not-yet-supported", node.span, "on_failure: undo is not supported yet")
-                    .help("use on_failure: stop");
-            }
-            Some(other) => {
-                self.report.error("wrong-value", node.span, format!("on_failure is {other:?}")).help("use stop");
+                    .warning(
+                        "no-undo",
+                        place.map_or(root.span, |node| node.span),
+                        format!("no step of {phase} says how it is taken back"),
+                    )
+                    .help("add undo: {uses: ...} to the steps that do something, or use on_failure: stop");
             }
         }
+        undone
+    }
+
+    /// Whether what the phase did is to be taken back where a step of it fails.
+    fn on_failure(&mut self, phase: Phase, node: &'a Node) -> bool {
+        let Some(word) = self.word(node, &["stop", "undo"]) else { return false };
+        if phase == Phase::Finally {
+            self.report
+                .warning("not-applicable", node.span, "the steps of finally run whatever fails")
+                .help("remove on_failure");
+            return false;
+        }
+        word == "undo"
     }
 
     fn step_name(&mut self, key: &Key, phase: Phase) {

@@ -21,15 +21,15 @@ pub use template::Template;
 pub use value::ValueTemplate;
 pub(crate) use value::{Leaf, Node};
 
-/// What templates and conditions can name: `event`, `alert`, `alerts`, `incident`, `run`, `inputs`, `steps`, `item`, `result`.
+/// What templates and conditions can name: `event`, `alert`, `alerts`, `incident`, `run`, `inputs`, `steps`, `item`, `result`, `error`.
 pub trait Names {
     /// The value of a root; `None` where it does not exist here. Asked only for roots that are used.
     fn get(&self, root: &str) -> Option<Cow<'_, Value>>;
 }
 
 /// All roots of the language, `secrets` (which is never a value) among them.
-pub const ROOTS: [&str; 10] =
-    ["event", "alert", "alerts", "incident", "run", "inputs", "steps", "item", "result", "secrets"];
+pub const ROOTS: [&str; 11] =
+    ["event", "alert", "alerts", "incident", "run", "inputs", "steps", "item", "result", "error", "secrets"];
 
 /// The roots and their values as a plain map.
 #[derive(Debug, Clone, Default, PartialEq)]

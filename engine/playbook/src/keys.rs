@@ -6,6 +6,8 @@ pub(crate) struct Key {
     pub name: &'static str,
     pub shape: Shape,
     pub doc: &'static str,
+    /// Whether what it stands in is refused without it.
+    pub required: bool,
 }
 
 /// What a key holds, as the schema says it.
@@ -36,21 +38,31 @@ pub(crate) enum Shape {
 }
 
 const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
-    Key { name, shape, doc }
+    Key { name, shape, doc, required: false }
+}
+
+const fn required(key: Key) -> Key {
+    Key { required: true, ..key }
 }
 
 pub(crate) const MOST_ATTEMPTS: u32 = 100;
+/// Items of a `foreach` that are under way at once.
+pub(crate) const MOST_PARALLEL: u32 = 1_000;
+/// Looks of one `until`: each is an attempt that is recorded.
+pub(crate) const MOST_LOOKS: u128 = 10_000;
+pub(crate) const MOST_ARTIFACTS: usize = 64;
+pub(crate) const MOST_PEOPLE: usize = 64;
 pub(crate) const MOST_RUNS: u32 = 10_000;
 pub(crate) const MOST_STEPS: usize = 1_000;
 pub(crate) const MOST_TRIGGERS: usize = 64;
 pub(crate) const MOST_FACTOR: f64 = 100.0;
 
 pub(crate) const PLAYBOOK: &[Key] = &[
-    key(
+    required(key(
         "playbook",
         Shape::Name,
         "The playbook's name: lower-case letters, digits, and - or _ inside; at most 63 characters.",
-    ),
+    )),
     key("description", Shape::Text, "One sentence of what it is for."),
     key(
         "severity",
@@ -77,41 +89,54 @@ pub(crate) const PLAYBOOK: &[Key] = &[
     key("finally", Shape::Phase, "Steps that run in any case, after the phases; run.outcome tells how these went."),
 ];
 
-pub(crate) const PLAYBOOK_LATER: &[&str] = &["incident", "mode", "playbooks", "group_wait", "hold"];
-
 pub(crate) const INPUT: &[Key] = &[
-    key(
+    required(key(
         "type",
         Shape::Word(&["string", "bool", "int", "number", "list", "map"]),
         "The type that a value must have; number takes ints too.",
-    ),
+    )),
     key("required", Shape::Bool, "Whether a run without it is refused."),
     key("default", Shape::Any, "What it is where nothing is given."),
     key("description", Shape::Text, "What it is for."),
 ];
 
 pub(crate) const DEFAULTS: &[Key] = &[
-    key("timeout", Shape::Duration, "The limit for each attempt of an action; 2m by default."),
-    key("retry", Shape::Object(RETRY), "How failed attempts are repeated."),
-    key("on_unknown", Shape::Word(ON_UNKNOWN), "What an attempt leads to of which nobody knows whether it happened."),
-    key("idempotent", Shape::Bool, "Whether repeating the actions is harmless."),
+    key(
+        "timeout",
+        Shape::Duration,
+        "The limit for each attempt of an action, a verification or an undo; 2m by default.",
+    ),
+    key("retry", Shape::Object(RETRY), "How failed attempts are repeated; the attempts of an undo are not reached."),
+    key(
+        "on_unknown",
+        Shape::Word(ON_UNKNOWN),
+        "What an attempt leads to of which nobody knows whether it happened; those of an undo are not reached.",
+    ),
+    key("idempotent", Shape::Bool, "Whether repeating the actions of the steps is harmless."),
+    key("runs_on", Shape::Text, "The pool of workers that executes the actions."),
 ];
 
-const ON_UNKNOWN: &[&str] = &["retry", "ask", "fail"];
+/// What an unknown outcome may lead to where nothing verifies it.
+pub(crate) const ON_UNKNOWN: &[&str] = &["retry", "ask", "fail"];
+/// The same for a step.
+pub(crate) const STEP_ON_UNKNOWN: &[&str] = &["retry", "verify", "ask", "fail"];
 
 pub(crate) const RETRY: &[Key] = &[
     key("max_attempts", Shape::Whole { least: 1, most: MOST_ATTEMPTS }, "All attempts, the first included."),
-    key("initial_interval", Shape::Duration, "The longest first delay."),
-    key("backoff", Shape::Factor, "What the delay is multiplied by for each further attempt."),
-    key("max_interval", Shape::Duration, "The longest delay of all."),
+    key("initial_interval", Shape::Duration, "The longest first delay; 1s by default."),
+    key("backoff", Shape::Factor, "What the delay is multiplied by for each further attempt; 2 by default."),
+    key("max_interval", Shape::Duration, "The longest delay of all; 60s by default."),
     key(
         "jitter",
         Shape::Word(&["full", "none"]),
         "Whether a delay is drawn between zero and its length (full), or is its length.",
     ),
+    key(
+        "if",
+        Shape::Cel,
+        "CEL over result (null where the attempt gave none), error (a text) and the rest; a failed attempt is repeated only where it is true.",
+    ),
 ];
-
-pub(crate) const RETRY_LATER: &[&str] = &["if"];
 
 pub(crate) const TRIGGER: &[Key] = &[
     key("alertmanager", Shape::Object(ALERTMANAGER), "Alerts whose labels satisfy the matchers."),
@@ -128,28 +153,27 @@ pub(crate) const TRIGGER: &[Key] = &[
 ];
 
 pub(crate) const TRIGGER_KINDS: [&str; 4] = ["alertmanager", "nats", "schedule", "manual"];
-pub(crate) const TRIGGER_LATER: &[&str] = &["group_wait", "hold", "on_repeat", "mode"];
 
 pub(crate) const ALERTMANAGER: &[Key] = &[
-    key(
+    required(key(
         "matchers",
         Shape::Matchers,
         "Alertmanager's own matchers, such as alertname=\"X\" or env=~\"prod|stage\"; all must match.",
-    ),
+    )),
     key("if", Shape::Cel, "As beside the trigger."),
 ];
 
 pub(crate) const NATS: &[Key] = &[
-    key("subject", Shape::Text, "The subject; * stands for one token, a final > for the rest."),
+    required(key("subject", Shape::Text, "The subject; * stands for one token, a final > for the rest.")),
     key("if", Shape::Cel, "As beside the trigger."),
 ];
 
 pub(crate) const SCHEDULE: &[Key] = &[
-    key(
+    required(key(
         "cron",
         Shape::Text,
         "Five fields (minute, hour, day of month, month, day of week) or an alias such as @weekly.",
-    ),
+    )),
     key("timezone", Shape::Text, "An IANA time zone; UTC by default."),
     key(
         "catch_up",
@@ -163,39 +187,100 @@ pub(crate) const MANUAL: &[Key] = &[];
 /// Beside the steps' names in a phase.
 pub(crate) const PHASE: &[Key] = &[key(
     "on_failure",
-    Shape::Word(&["stop"]),
-    "What a failed step leads to: no further step starts, and finally runs.",
+    Shape::Word(&["stop", "undo"]),
+    "What a failed step leads to: no further step starts, and finally runs; with undo, what the phase did is taken back first, the last first.",
 )];
 
 pub(crate) const STEP: &[Key] = &[
     key("needs", Shape::Texts, "The steps of the same phase that must be over first."),
-    key("if", Shape::Cel, "CEL; false skips the step, an error fails it."),
-    key("uses", Shape::Text, "The action."),
+    key("if", Shape::Cel, "CEL, decided once for the step; false skips it, an error fails it."),
+    key(
+        "foreach",
+        Shape::Cel,
+        "CEL that gives a list of at most 10,000 items: the step is done for each, which is item.",
+    ),
+    key(
+        "max_parallel",
+        Shape::Whole { least: 1, most: MOST_PARALLEL },
+        "How many items of foreach are under way at once; 16 by default.",
+    ),
+    required(key("uses", Shape::Text, "The action.")),
     key("with", Shape::With, "The action's parameters."),
     key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),
-    key("secrets", Shape::Texts, "The only secrets that the step may use."),
+    key("secrets", Shape::Texts, "The only secrets that the step, its verification and its undo may use."),
+    key(
+        "artifacts",
+        Shape::Texts,
+        "Files that an exec leaves behind and that are kept with the run: literal paths, relative to its directory.",
+    ),
+    key("runs_on", Shape::Text, "The pool of workers that executes it; a worker of the engine itself by default."),
+    key("budget", Shape::Text, "The budget that its targets count against; over it, the step waits for an approval."),
     key("idempotent", Shape::Bool, "Whether repeating the action is harmless; overrules the action's own word."),
     key("retry", Shape::Object(RETRY), "How failed attempts are repeated."),
-    key("on_unknown", Shape::Word(ON_UNKNOWN), "What an attempt leads to of which nobody knows whether it happened."),
-    key("timeout", Shape::Duration, "The limit for each attempt; for a wait, for the whole of it."),
+    key(
+        "on_unknown",
+        Shape::Word(STEP_ON_UNKNOWN),
+        "What an attempt leads to of which nobody knows whether it happened; verify lets the step's verification tell.",
+    ),
+    key(
+        "timeout",
+        Shape::Duration,
+        "The limit for each attempt; for a wait, an approval and a sub-playbook, for the whole of it.",
+    ),
+    key(
+        "on_timeout",
+        Shape::Word(&["deny", "approve"]),
+        "What an approval is that nobody decided in time; deny by default.",
+    ),
+    key("until", Shape::Cel, "CEL over result, item and the rest; the action is repeated until it is true."),
+    key("every", Shape::Duration, "How long to wait before the action is repeated for until; 10s by default."),
+    key("within", Shape::Duration, "Within what time until must be true; 10m by default."),
+    key("verify", Shape::Object(VERIFY), "What must hold before the step is done, and how to find out."),
+    key("undo", Shape::Object(UNDO), "How the step is taken back."),
     key(
         "outputs",
         Shape::MapOf(&Shape::Cel),
-        "CEL over result and the rest, for each output; steps.<name>.outputs has them.",
+        "CEL over result and the rest, for each output; steps.<name>.outputs has them, steps.<name>.items where the step has foreach.",
     ),
     key("continue_on_error", Shape::Bool, "Whether the run goes on where the step fails."),
 ];
 
-pub(crate) const STEP_LATER: &[&str] = &[
-    "foreach",
-    "max_parallel",
-    "undo",
-    "verify",
-    "runs_on",
-    "artifacts",
-    "on_timeout",
-    "until",
-    "every",
-    "within",
-    "hold",
+pub(crate) const VERIFY: &[Key] = &[
+    required(key("uses", Shape::Text, "The action that finds out; it is repeated, so it must be idempotent.")),
+    key("with", Shape::With, "The action's parameters."),
+    key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),
+    key("idempotent", Shape::Bool, "Says that an action can be repeated which by its own word cannot."),
+    required(key(
+        "until",
+        Shape::Cel,
+        "CEL over result, which is the verifying action's, and the rest; only then is the step done.",
+    )),
+    key("every", Shape::Duration, "How long to wait between two looks; 5s by default."),
+    key("within", Shape::Duration, "Within what time it must hold; 2m by default."),
+    key("timeout", Shape::Duration, "The limit for each look."),
+];
+
+pub(crate) const UNDO: &[Key] = &[
+    required(key("uses", Shape::Text, "The action that takes it back.")),
+    key("with", Shape::With, "The action's parameters; steps.<name> of the step itself has what it gave."),
+    key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),
+    key("after", Shape::Duration, "After what time it is taken back by itself, unless a person extends it."),
+    key("timeout", Shape::Duration, "The limit for each attempt."),
+    key("idempotent", Shape::Bool, "Whether repeating it is harmless; overrules the action's own word."),
+    key(
+        "retry",
+        Shape::Object(RETRY),
+        "How failed attempts are repeated; 5 attempts by default where it is idempotent, else 1.",
+    ),
+    key(
+        "on_unknown",
+        Shape::Word(ON_UNKNOWN),
+        "What an attempt leads to of which nobody knows whether it happened; retry by default where it is idempotent, else ask.",
+    ),
+];
+
+/// In `notify` of an escalation and `escalate` of an approval.
+pub(crate) const NOTIFY: &[Key] = &[
+    required(key("after", Shape::Duration, "After what time.")),
+    required(key("people", Shape::Texts, "Who is told: people, or groups as group:name.")),
 ];

@@ -14,8 +14,8 @@ use crate::evaluate::{CompileError, Expression, Leaf, Node, Template, ValueTempl
 use crate::matcher::Matcher;
 use crate::name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
 use crate::plan::{
-    Approval, Awaited, Call, Foreach, IncidentRules, InputSpec, InputType, Mode, NotifyAfter, OnTimeout, OnUnknown, Plan,
-    PlanError, Policy, Retry, Step, Trigger, TriggerOn, Undo, Until, Uses, Verify, Wait,
+    Approval, Awaited, Call, Foreach, IncidentRules, InputSpec, InputType, Mode, NotifyAfter, OnTimeout, OnUnknown,
+    Plan, PlanError, Policy, Retry, Step, Trigger, TriggerOn, Undo, Until, Uses, Verify, Wait,
 };
 use crate::schedule::{CatchUp, Schedule};
 
@@ -92,6 +92,8 @@ pub(crate) struct StepModel {
     pub secrets: Option<Vec<String>>,
     pub idempotent: bool,
     pub retry: Retry,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_if: Option<String>,
     pub on_unknown: OnUnknown,
     pub timeout_ms: Option<u64>,
     pub outputs: BTreeMap<String, String>,
@@ -162,6 +164,8 @@ pub(crate) struct VerifyModel {
 pub(crate) struct UndoModel {
     pub call: CallModel,
     pub policy: Policy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_if: Option<String>,
     pub timeout_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_ms: Option<u64>,
@@ -290,7 +294,8 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         PLAYBOOK => child(&model.with)?,
         UNDO => {
             let name = text(&model.with, "step").unwrap_or_default();
-            let found = index.iter().find(|(key, _)| key.as_str().split_once('.').is_some_and(|(_, step)| step == name));
+            let found =
+                index.iter().find(|(key, _)| key.as_str().split_once('.').is_some_and(|(_, step)| step == name));
             Uses::Undo { step: *found.ok_or_else(|| PlanError(format!("takes back the unknown step {name:?}")))?.1 }
         }
         _ => Uses::Action(call(&CallModel { uses: model.uses, with: model.with, env: model.env, alias: model.alias })?),
@@ -304,6 +309,7 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         uses,
         foreach: model.foreach.map(foreach).transpose()?,
         policy: Policy { idempotent: model.idempotent, retry: model.retry, on_unknown: model.on_unknown },
+        retry_if: optional(model.retry_if.as_deref())?,
         timeout: model.timeout_ms.map(Duration::from_millis),
         until: model.until.as_ref().map(until).transpose()?,
         verify: model.verify.as_ref().map(verify).transpose()?,
@@ -421,6 +427,7 @@ fn undo(model: &UndoModel) -> Result<Undo, PlanError> {
     Ok(Undo {
         call: call(&model.call)?,
         policy: model.policy,
+        retry_if: optional(model.retry_if.as_deref())?,
         timeout: Duration::from_millis(model.timeout_ms),
         after: model.after_ms.map(Duration::from_millis),
     })
@@ -436,7 +443,9 @@ fn named_steps(step: &Step, steps: &[Step]) -> Vec<usize> {
         }
     };
     let mut templates: Vec<&ValueTemplate> = Vec::new();
-    let mut expressions: Vec<&Expression> = step.outputs.values().chain(&step.condition).collect();
+    let mut expressions: Vec<&Expression> =
+        step.outputs.values().chain(&step.condition).chain(&step.retry_if).collect();
+    expressions.extend(step.undo.iter().filter_map(|undo| undo.retry_if.as_ref()));
     let mut texts: Vec<&Template> = Vec::new();
     let mut calls: Vec<&Call> = Vec::new();
     expressions.extend(step.foreach.iter().map(|foreach| &foreach.items));

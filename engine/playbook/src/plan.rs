@@ -74,7 +74,12 @@ pub struct IncidentRules {
     #[serde(default)]
     pub on_resolved: OnResolved,
     /// How long all alerts must have stayed resolved; the configured time by default.
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "settle_ms", with = "crate::time::optional_millis")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "settle_ms",
+        with = "crate::time::optional_millis"
+    )]
     pub settle: Option<Duration>,
     /// The Slack channel of the incident.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,10 +122,20 @@ pub enum OnResolved {
 #[serde(deny_unknown_fields)]
 pub struct Escalation {
     /// Within what time somebody must take notice.
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "acknowledge_within_ms", with = "crate::time::optional_millis")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "acknowledge_within_ms",
+        with = "crate::time::optional_millis"
+    )]
     pub acknowledge_within: Option<Duration>,
     /// How often those who follow it are told how it stands.
-    #[serde(default, skip_serializing_if = "Option::is_none", rename = "update_every_ms", with = "crate::time::optional_millis")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "update_every_ms",
+        with = "crate::time::optional_millis"
+    )]
     pub update_every: Option<Duration>,
     /// Who is told after what time without an acknowledgement.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -208,6 +223,9 @@ pub struct Step {
     pub foreach: Option<Foreach>,
     /// How its attempts are repeated.
     pub policy: Policy,
+    /// CEL over `result` (null where an attempt gave none), `error` (a text) and the rest; a failed attempt is repeated
+    /// only where it is true, and an error in it counts as false.
+    pub retry_if: Option<Expression>,
     /// The limit for each attempt; for a wait, an approval and a sub-playbook, for the whole of it.
     pub timeout: Option<Duration>,
     /// Its action is repeated until this holds of the result.
@@ -313,6 +331,8 @@ pub struct Undo {
     pub call: Call,
     /// How its attempts are repeated.
     pub policy: Policy,
+    /// As [`Step::retry_if`].
+    pub retry_if: Option<Expression>,
     /// The limit for each attempt.
     pub timeout: Duration,
     /// After what time it is taken back by itself.

@@ -10,15 +10,30 @@ use crate::keys::{self, Key, Shape};
 /// It says less than the checker: names, templates, conditions and the order of steps are not in it.
 #[must_use]
 pub fn schema() -> Value {
-    let mut root = object(keys::PLAYBOOK, &["playbook"]);
+    let mut root = object(keys::PLAYBOOK);
     let map = root.as_object_mut().expect("an object schema");
     map.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
     map.insert("title".to_owned(), "Stanch playbook".into());
-    map.insert("$defs".to_owned(), json!({"trigger": trigger(), "phase": phase(), "step": step()}));
+    map.insert("$defs".to_owned(), definitions());
     root
 }
 
-fn object(keys: &[Key], required: &[&str]) -> Value {
+fn definitions() -> Value {
+    let mut all = json!({
+        "trigger": trigger(),
+        "phase": phase(),
+        "step": step(),
+        "verify": calling(keys::VERIFY, |name| !actions::is_kept_by_core(name)),
+        "undo": calling(keys::UNDO, |name| !actions::is_kept_by_core(name)),
+    });
+    for signature in actions::ALL {
+        all[format!("with.{}", signature.name)] = parameters(signature);
+    }
+    all
+}
+
+fn object(keys: &[Key]) -> Value {
+    let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), described(key))).collect();
     let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
     if !required.is_empty() {
@@ -50,22 +65,11 @@ fn shape(shape: &Shape) -> Value {
             json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]})
         }
         Shape::MapOf(inner) => json!({"type": "object", "additionalProperties": self::shape(inner)}),
-        Shape::Object(keys) => object(keys, required_in(keys)),
+        Shape::Object(keys) => object(keys),
         Shape::ListOf(inner) => json!({"type": "array", "items": self::shape(inner), "maxItems": keys::MOST_TRIGGERS}),
         Shape::Trigger => json!({"$ref": "#/$defs/trigger"}),
         Shape::Phase => json!({"$ref": "#/$defs/phase"}),
         Shape::With => json!({"type": ["object", "null"]}),
-    }
-}
-
-fn required_in(keys: &'static [Key]) -> &'static [&'static str] {
-    let has = |name: &str| keys.iter().any(|key| key.name == name);
-    match () {
-        () if has("matchers") => &["matchers"],
-        () if has("subject") => &["subject"],
-        () if has("cron") => &["cron"],
-        () if has("required") => &["type"],
-        () => &[],
     }
 }
 
@@ -74,7 +78,7 @@ fn duration() -> Value {
 }
 
 fn trigger() -> Value {
-    let mut schema = object(keys::TRIGGER, &[]);
+    let mut schema = object(keys::TRIGGER);
     let one_of: Vec<Value> = keys::TRIGGER_KINDS.iter().map(|kind| json!({"required": [kind]})).collect();
     schema["oneOf"] = one_of.into();
     schema["properties"]["manual"] = json!({
@@ -99,23 +103,38 @@ fn phase() -> Value {
 }
 
 fn step() -> Value {
-    let mut schema = object(keys::STEP, &["uses"]);
-    let names: Vec<&str> = actions::ALL.iter().map(|signature| signature.name).collect();
-    schema["properties"]["uses"] = json!({"enum": names, "description": "The action."});
-    let with = actions::ALL.iter().map(|signature| {
+    let mut schema = calling(keys::STEP, |_| true);
+    schema["properties"]["verify"] = described_ref("verify", keys::STEP);
+    schema["properties"]["undo"] = described_ref("undo", keys::STEP);
+    schema
+}
+
+/// What `keys` describe, where `uses` is one of some actions and decides what `with` holds.
+fn calling(keys: &[Key], may: fn(&str) -> bool) -> Value {
+    let mut schema = object(keys);
+    let doc = schema["properties"]["uses"]["description"].clone();
+    let names: Vec<&str> = actions::ALL.iter().map(|signature| signature.name).filter(|name| may(name)).collect();
+    let with = names.iter().map(|name| {
         json!({
-            "if": {"properties": {"uses": {"const": signature.name}}, "required": ["uses"]},
-            "then": {"properties": {"with": parameters(signature)}},
+            "if": {"properties": {"uses": {"const": name}}, "required": ["uses"]},
+            "then": {"properties": {"with": {"$ref": format!("#/$defs/with.{name}")}}},
         })
     });
     schema["allOf"] = with.collect();
+    schema["properties"]["uses"] = json!({"enum": names, "description": doc});
     schema
+}
+
+fn described_ref(name: &str, keys: &[Key]) -> Value {
+    let doc = keys.iter().find(|key| key.name == name).map_or("", |key| key.doc);
+    json!({"$ref": format!("#/$defs/{name}"), "description": doc})
 }
 
 fn parameters(signature: &Signature) -> Value {
     let properties: Map<String, Value> = signature
         .fields
         .iter()
+        .filter(|field| field.kind != FieldKind::Paths)
         .map(|field| {
             let mut schema = match field.kind {
                 FieldKind::Text => json!({"type": ["string", "number", "boolean"]}),
@@ -133,9 +152,18 @@ fn parameters(signature: &Signature) -> Value {
                 FieldKind::Word(words) => json!({"enum": words}),
                 FieldKind::Whole => json!({"type": "integer", "minimum": 1}),
                 FieldKind::Bool => json!({"type": "boolean"}),
-                FieldKind::People => json!({"type": ["array", "string"], "items": {"type": "string"}}),
-                FieldKind::Escalate => json!({"type": "array", "items": {"type": "object"}}),
-                FieldKind::Awaited => json!({"oneOf": [{"const": "resolved"}, {"type": "object"}]}),
+                FieldKind::Written => json!({"type": "object"}),
+                FieldKind::Playbook => shape(&Shape::Name),
+                FieldKind::Step => json!({"type": "string"}),
+                FieldKind::Paths | FieldKind::People => shape(&Shape::Texts),
+                FieldKind::Escalate => shape(&Shape::ListOf(&Shape::Object(keys::NOTIFY))),
+                FieldKind::Awaited => {
+                    let event = |kind: &str| {
+                        let key = keys::TRIGGER.iter().find(|key| key.name == kind).map(described);
+                        json!({"type": "object", "properties": {kind: key}, "required": [kind], "additionalProperties": false})
+                    };
+                    json!({"oneOf": [{"const": "resolved"}, event("nats"), event("alertmanager")]})
+                }
             };
             schema["description"] = field.doc.into();
             (field.name.to_owned(), schema)

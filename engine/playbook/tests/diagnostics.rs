@@ -1,6 +1,9 @@
 //! What a bad playbook is told: every problem, at its place, with a remedy.
 
+mod told;
+
 use stanch_playbook::load;
+use told::told;
 
 /// A playbook of one `log` step in `detect`, to which lines are added.
 fn with_lines(lines: &str) -> String {
@@ -11,23 +14,6 @@ fn with_step(step: &str) -> String {
     format!(
         "playbook: p\ninputs: {{host: {{type: string}}}}\ndetect:\n  first: {{uses: log, with: {{message: hello}}, outputs: {{a: result}}}}\n  s:\n{step}\n"
     )
-}
-
-/// Each case with what is said about it, as one text.
-fn told(cases: &[(&str, String)]) -> String {
-    let mut out = Vec::new();
-    for (name, text) in cases {
-        out.push(format!("# {name}"));
-        match load("p.yaml", text) {
-            Ok(loaded) if loaded.warnings.is_empty() => out.push("(nothing)".to_owned()),
-            Ok(loaded) => out.extend(loaded.warnings.iter().map(ToString::to_string)),
-            Err(diagnostics) => {
-                assert!(!diagnostics.list.is_empty(), "{name}: refused without a word");
-                out.push(diagnostics.to_string());
-            }
-        }
-    }
-    out.join("\n")
 }
 
 #[test]
@@ -63,13 +49,11 @@ fn keys_and_types_are_checked_everywhere() {
         ("wrong severity", with_lines("severity: P5")),
         ("a number for a text", with_lines("owner: 5")),
         ("concurrency", with_lines("concurrency: 0")),
-        ("later keys", with_lines("incident: {on_repeat: attach}\nmode: observe")),
         ("inputs", with_lines("inputs:\n  a: {type: strnig}\n  b: {required: true}\n  c: {type: int, default: '1'}\n  d-e: {type: int}\n  f: {type: int, required: true, default: 1}")),
         ("defaults", with_lines("defaults: {timeout: 0s, retry: {max_attempts: 101, backof: 2, if: 'true'}, on_unknown: verify}")),
         ("step keys", with_step("    uses: log\n    with: {message: x}\n    need: [first]\n    foreach: inputs.hosts\n    retry: {max_attempts: 0, initial_interval: 5, backoff: 0.5, jitter: half, max_interval: 1w}\n    timeout: -5s\n    continue_on_error: yes")),
         ("no uses", with_step("    with: {message: x}")),
         ("unknown action", with_step("    uses: htpp\n    with: {url: x}")),
-        ("later action", with_step("    uses: approval\n    with: {prompt: x}")),
         ("step names", "playbook: p\ndetect:\n  Bad Name: {uses: log, with: {message: x}}\n  on_failur: {uses: log, with: {message: x}}\ncontain:\n  on_failur: {uses: log, with: {message: x}}\n  on_failure: undo\n".to_owned()),
         ("compact form", "playbook: p\ndetect: [a, b]\n".to_owned()),
         ("no steps", "playbook: p\n".to_owned()),
@@ -120,7 +104,6 @@ fn triggers_are_checked() {
             )
         ),
         ("two conditions", with_triggers("  - {nats: {subject: a, if: 'true'}, if: 'true', inputs: {hosts: '[]'}}")),
-        ("later keys", with_triggers("  - {nats: {subject: a}, group_wait: 30s, inputs: {hosts: '[]'}}")),
     ]));
 }
 

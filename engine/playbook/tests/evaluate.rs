@@ -292,7 +292,9 @@ detect:
 
     let text = text.replace("host: {type: string}", "host: {type: string}, n: {type: int}, braces: {type: string}");
     let plan = load("p.yaml", &text).map_err(|error| error.to_string()).unwrap().plan;
-    let stanch_playbook::Uses::Action { with, .. } = &plan.steps[0].uses else { panic!("an action") };
+    let stanch_playbook::Uses::Action(stanch_playbook::plan::Call { with, .. }) = &plan.steps[0].uses else {
+        panic!("an action")
+    };
     assert_eq!(
         with.render(&scope()).unwrap(),
         json!({
@@ -324,10 +326,12 @@ detect:
 "#;
     let plan = load("p.yaml", text).map_err(|error| error.to_string()).unwrap().plan;
     let names = Scope([("inputs".to_owned(), json!({"x": {"secret_text": [{"secret": "edr"}]}}))].into());
-    let stanch_playbook::Uses::Action { with, .. } = &plan.steps[0].uses else { panic!("an action") };
+    let stanch_playbook::Uses::Action(stanch_playbook::plan::Call { with, .. }) = &plan.steps[0].uses else {
+        panic!("an action")
+    };
     assert_eq!(with.render(&names).unwrap_err().to_string(), "headers.A: inputs.x is a map; use {{json inputs.x}}");
-    assert_eq!(
-        plan.steps[1].env.render(&names).unwrap_err().to_string(),
-        "A: inputs.x is a map; use {{json inputs.x}}"
-    );
+    let stanch_playbook::Uses::Action(stanch_playbook::plan::Call { env, .. }) = &plan.steps[1].uses else {
+        panic!("an action")
+    };
+    assert_eq!(env.render(&names).unwrap_err().to_string(), "A: inputs.x is a map; use {{json inputs.x}}");
 }

@@ -50,9 +50,9 @@ fn attempts_are_repeated_as_the_design_says_unless_the_step_does() {
         .map(|step| {
             (
                 step.name.as_str(),
-                step.idempotent,
-                step.retry.max_attempts,
-                step.on_unknown,
+                step.policy.idempotent,
+                step.policy.retry.max_attempts,
+                step.policy.on_unknown,
                 step.timeout.map(|length| length.as_secs()),
             )
         })
@@ -68,12 +68,12 @@ fn attempts_are_repeated_as_the_design_says_unless_the_step_does() {
             ("wait", true, 3, OnUnknown::Retry, None),
         ]
     );
-    let retry = plan.steps[0].retry;
+    let retry = plan.steps[0].policy.retry;
     assert_eq!(
         (retry.initial_interval, retry.backoff, retry.max_interval, retry.jitter),
         (Duration::from_secs(1), 2.0, Duration::from_secs(60), Jitter::Full)
     );
-    let retry = plan.steps[4].retry;
+    let retry = plan.steps[4].policy.retry;
     assert_eq!(
         (retry.initial_interval, retry.max_interval, retry.jitter),
         (Duration::from_secs(300), Duration::from_secs(300), Jitter::None)
@@ -87,7 +87,9 @@ fn defaults_reach_action_steps_and_not_waits() {
     let facts: Vec<_> = plan
         .steps
         .iter()
-        .map(|step| (step.timeout.map(|length| length.as_secs()), step.retry.max_attempts, step.on_unknown))
+        .map(|step| {
+            (step.timeout.map(|length| length.as_secs()), step.policy.retry.max_attempts, step.policy.on_unknown)
+        })
         .collect();
     assert_eq!(facts[..2], [(Some(7), 9, OnUnknown::Fail), (Some(8), 9, OnUnknown::Ask)]);
     assert_eq!(facts[2].0, None);
@@ -226,6 +228,14 @@ fn the_schema_and_the_checker_know_the_same_keys() {
             properties(&schema, &top["defaults"]["properties"]["retry"]).keys().collect(),
         ),
         ("detect: {s: {KEY: 1}}".to_owned(), properties(&schema, step).keys().collect()),
+        (
+            "detect: {s: {uses: log, verify: {KEY: 1}}}".to_owned(),
+            properties(&schema, &step["properties"]["verify"]).keys().collect(),
+        ),
+        (
+            "detect: {s: {uses: log, undo: {KEY: 1}}}".to_owned(),
+            properties(&schema, &step["properties"]["undo"]).keys().collect(),
+        ),
     ];
     for (form, keys) in cases {
         for key in keys {
@@ -237,7 +247,8 @@ fn the_schema_and_the_checker_know_the_same_keys() {
     }
     for action in step["allOf"].as_array().unwrap() {
         let name = action.pointer("/if/properties/uses/const").and_then(Value::as_str).unwrap();
-        let with = action.pointer("/then/properties/with").unwrap();
+        let with = action.pointer("/then/properties/with/$ref").and_then(Value::as_str).unwrap();
+        let with = schema.pointer(with.trim_start_matches('#')).unwrap();
         assert_eq!(with["additionalProperties"], json!(false));
         for field in with["properties"].as_object().unwrap().keys() {
             let found = codes(format!("playbook: p\ndetect: {{s: {{uses: {name}, with: {{{field}: 1}}}}}}\n"));
@@ -266,4 +277,17 @@ fn every_key_of_the_schema_is_described() {
         }
     }
     walk(&schema(), "");
+}
+
+#[test]
+fn the_schema_in_the_repository_is_this_one() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/playbook.schema.json");
+    let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("STANCH_WRITE").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap() == text,
+        "make it again: STANCH_WRITE=1 cargo nextest run -p stanch-playbook"
+    );
 }

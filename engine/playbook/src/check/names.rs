@@ -10,11 +10,71 @@ use crate::nearest::nearest;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// In a step.
-    Step(usize),
-    /// In a step's `outputs`, where `result` is there.
-    Outputs(usize),
+    Step {
+        /// Its index.
+        at: usize,
+        /// Where in it.
+        part: Part,
+    },
     /// In a trigger, by its kind; `alert` is there for one kind alone.
     Trigger(&'static str),
+    /// In `retry.if` of the defaults.
+    Defaults,
+}
+
+/// A part of a step, by what can be named in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What is decided once for the step.
+    Once,
+    /// What is done for each item: `with`, `env`, `verify`.
+    Each,
+    /// `outputs`, of the action's result.
+    Outputs,
+    /// `until`, of the action's result.
+    Until,
+    /// `retry.if`, of the result or the error of an attempt.
+    Retry,
+    /// The action of `verify`.
+    Verify,
+    /// `until` of `verify`, of the verifying action's result.
+    VerifyUntil,
+    /// The action of `undo`, for which the step itself is over.
+    Undo,
+    /// `retry.if` of `undo`.
+    UndoRetry,
+    /// `if` of a wait for an event, which is `event`.
+    Awaited(&'static str),
+}
+
+impl Part {
+    /// Whether it is done for each item of a `foreach`.
+    fn of_item(self) -> bool {
+        match self {
+            Self::Once | Self::Awaited(_) => false,
+            Self::Each
+            | Self::Outputs
+            | Self::Until
+            | Self::Retry
+            | Self::Verify
+            | Self::VerifyUntil
+            | Self::Undo
+            | Self::UndoRetry => true,
+        }
+    }
+
+    fn has_result(self) -> bool {
+        matches!(self, Self::Outputs | Self::Until | Self::Retry | Self::VerifyUntil | Self::UndoRetry)
+    }
+
+    fn has_error(self) -> bool {
+        matches!(self, Self::Retry | Self::UndoRetry)
+    }
+
+    /// Whether the step itself is over, so that what it gave can be named.
+    fn is_after(self) -> bool {
+        matches!(self, Self::Undo | Self::UndoRetry)
+    }
 }
 
 const ALERT: &[&str] = &["labels", "annotations", "starts_at", "fingerprint", "source", "generator_url"];
@@ -22,6 +82,7 @@ const EVENT: &[&str] = &["id", "source", "type", "time", "subject", "data"];
 const INCIDENT: &[&str] = &["id", "key", "severity", "owner", "title", "alerts", "url"];
 const RUN: &[&str] = &["id", "playbook", "url", "outcome"];
 const STEP: &[&str] = &["state", "outputs", "error"];
+const STEP_OF_ITEMS: &[&str] = &["state", "items", "error"];
 
 impl<'a> Checker<'a> {
     /// A CEL expression's text.
@@ -118,14 +179,9 @@ impl<'a> Checker<'a> {
     fn problem(&self, reference: &Reference, place: Place) -> Option<(&'static str, String, Option<String>)> {
         let root = reference.root.as_str();
         let rest: Vec<&str> = reference.rest.iter().map(String::as_str).collect();
-        let usable: &[&str] = match place {
-            Place::Step(_) => &["event", "alert", "alerts", "incident", "run", "inputs", "steps"],
-            Place::Outputs(_) => &["event", "alert", "alerts", "incident", "run", "inputs", "steps", "result"],
-            Place::Trigger("alertmanager") => &["event", "alert", "alerts"],
-            Place::Trigger(_) => &["event"],
-        };
+        let usable = self.usable(place);
         if !usable.contains(&root) {
-            return Some(self.unusable(root, place, usable));
+            return Some(self.unusable(root, place, &usable));
         }
         match (root, rest.as_slice()) {
             ("inputs", [name, ..]) if !self.inputs.contains_key(*name) => {
@@ -146,26 +202,66 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// The roots that can be named in a place.
+    fn usable(&self, place: Place) -> Vec<&'static str> {
+        let mut usable = vec!["event", "alert", "alerts"];
+        match place {
+            Place::Trigger("alertmanager") => return usable,
+            Place::Trigger(_) => return vec!["event"],
+            Place::Step { part: Part::Awaited("nats"), .. } => usable.truncate(1),
+            Place::Step { .. } | Place::Defaults => {}
+        }
+        usable.extend(["incident", "run", "inputs"]);
+        match place {
+            Place::Step { at, part } => {
+                usable.push("steps");
+                usable.extend((part.of_item() && self.steps[at].foreach).then_some("item"));
+                usable.extend(part.has_result().then_some("result"));
+                usable.extend(part.has_error().then_some("error"));
+            }
+            Place::Defaults => usable.extend(["result", "error"]),
+            Place::Trigger(_) => {}
+        }
+        usable
+    }
+
     fn unusable(&self, root: &str, place: Place, usable: &[&str]) -> (&'static str, String, Option<String>) {
         match (root, place) {
             ("alert" | "alerts", Place::Trigger(kind)) => {
                 let message = format!("a {kind} trigger has no {root}");
                 ("no-alert", message, Some("use event, such as event.data or event.time".to_owned()))
             }
-            ("item", _) => ("not-yet-supported", "item needs foreach, which is not supported yet".to_owned(), None),
-            ("result", _) => {
+            ("alert" | "alerts", Place::Step { part: Part::Awaited(kind), .. }) => {
+                ("no-alert", format!("{kind} brings no {root}"), Some("use event, such as event.data".to_owned()))
+            }
+            ("item", Place::Step { at, .. }) if self.steps[at].foreach => {
+                let help = "filter the list itself: foreach: \"inputs.hosts.filter(h, h != 'db-1')\"".to_owned();
+                (
+                    "unknown-name",
+                    "item exists for each item, and this is decided once for the step".to_owned(),
+                    Some(help),
+                )
+            }
+            ("item", Place::Step { .. }) => {
+                let help = "add foreach, such as foreach: inputs.hosts".to_owned();
+                ("unknown-name", "item exists in a step with foreach alone".to_owned(), Some(help))
+            }
+            ("result", Place::Step { .. }) => {
                 let help = "name it under outputs, and use steps.<name>.outputs".to_owned();
-                ("unknown-name", "result exists in outputs alone".to_owned(), Some(help))
+                ("unknown-name", "result exists in outputs, until and retry.if alone".to_owned(), Some(help))
+            }
+            ("error", Place::Step { .. }) => {
+                let help = "use steps.<name>.error in a later step".to_owned();
+                ("unknown-name", "error exists in retry.if alone".to_owned(), Some(help))
             }
             ("secrets", _) => {
                 let help = "secrets may stand in the values of headers and env alone".to_owned();
                 ("unknown-name", "a secret cannot stand here".to_owned(), Some(help))
             }
-            _ if ROOTS.contains(&root) => (
-                ("unknown-name"),
-                format!("{root} does not exist in a trigger"),
-                Some(format!("use {}", usable.join(", "))),
-            ),
+            _ if ROOTS.contains(&root) => {
+                let here = if place == Place::Defaults { "the defaults" } else { "a trigger" };
+                ("unknown-name", format!("{root} does not exist in {here}"), Some(format!("use {}", usable.join(", "))))
+            }
             _ => {
                 let help = match nearest(root, usable.iter().copied()) {
                     Some(near) => format!("did you mean {near}?"),
@@ -184,7 +280,7 @@ impl<'a> Checker<'a> {
         rest: &[&str],
         place: Place,
     ) -> Option<(&'static str, String, Option<String>)> {
-        let (Place::Step(at) | Place::Outputs(at)) = place else { return None };
+        let Place::Step { at, part } = place else { return None };
         let Some(index) = self.steps.iter().position(|step| step.name == name) else {
             let near = nearest(name, self.steps.iter().map(|step| step.name)).map(|near| match identifier(near) {
                 true => format!("did you mean steps.{near}?"),
@@ -198,23 +294,32 @@ impl<'a> Checker<'a> {
                 .or(near);
             return Some(("unknown-step", format!("no step is named {name}"), help));
         };
-        let (here, there) = (&self.steps[at], &self.steps[index]);
-        if index == at {
-            let help = matches!(place, Place::Outputs(_)).then(|| "use result".to_owned());
+        if index == at && !part.is_after() {
+            let help = part.has_result().then(|| "use result".to_owned());
             return Some(("step-not-run", format!("{name} is this step itself"), help));
         }
-        if there.phase > here.phase {
-            let message = format!("{name} stands in {}, which comes after {}", there.phase, here.phase);
-            return Some(("step-not-run", message, None));
+        if index != at
+            && let Some(problem) = self.not_over(at, index)
+        {
+            return Some(problem);
         }
-        if there.phase == here.phase && !self.upstream[at][index] {
-            let message = format!("{name} may not be over when {} starts", here.name);
-            return Some(("step-not-run", message, Some(format!("add needs: [{name}] to {}", here.name))));
-        }
+        let there = &self.steps[index];
+        // Of the step itself, an undo sees the item that it takes back.
+        let many = there.foreach && index != at;
         match rest {
             [] => None,
+            ["items", ..] if many => None,
             ["items", ..] => {
-                Some(("not-yet-supported", "items needs foreach, which is not supported yet".to_owned(), None))
+                let help = "use steps.<name>.outputs".to_owned();
+                Some((
+                    "unknown-name",
+                    format!("{name} has no items here: it has no foreach, or is one of them"),
+                    Some(help),
+                ))
+            }
+            ["outputs", ..] if many => {
+                let help = format!("use steps.{name}.items.map(i, i.outputs), or steps.{name}.items[0].outputs");
+                Some(("unknown-name", format!("{name} has foreach, and outputs for each item"), Some(help)))
             }
             ["outputs", output, ..] if !there.outputs.contains(output) => {
                 let help = match nearest(output, there.outputs.iter().copied()) {
@@ -223,8 +328,25 @@ impl<'a> Checker<'a> {
                 };
                 Some(("unknown-output", format!("{name} has no output named {output}"), Some(help)))
             }
-            [part, ..] => unknown_part("a step", part, STEP),
+            [part, ..] => unknown_part("a step", part, if many { STEP_OF_ITEMS } else { STEP }),
         }
+    }
+
+    /// Why a step may not be over when another starts.
+    pub(super) fn not_over(&self, at: usize, index: usize) -> Option<(&'static str, String, Option<String>)> {
+        let (here, there) = (&self.steps[at], &self.steps[index]);
+        if index == at {
+            return Some(("step-not-run", format!("{} is this step itself", here.name), None));
+        }
+        if there.phase > here.phase {
+            let message = format!("{} stands in {}, which comes after {}", there.name, there.phase, here.phase);
+            return Some(("step-not-run", message, None));
+        }
+        if there.phase == here.phase && !self.upstream[at][index] {
+            let message = format!("{} may not be over when {} starts", there.name, here.name);
+            return Some(("step-not-run", message, Some(format!("add needs: [{}] to {}", there.name, here.name))));
+        }
+        None
     }
 }
 

@@ -7,6 +7,7 @@ use crate::diagnostic::Span;
 use crate::document::{Key, Kind, Node};
 use crate::keys;
 use crate::nearest::nearest;
+use crate::plan::NotifyAfter;
 use crate::time::parse_duration;
 
 impl<'a> Checker<'a> {
@@ -34,16 +35,10 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Reports keys that the language does not know, or not yet.
-    pub(super) fn known_keys(&mut self, entries: &[(Key, Node)], known: &[keys::Key], later: &[&str], what: &str) {
+    /// Reports keys that the language does not know.
+    pub(super) fn known_keys(&mut self, entries: &[(Key, Node)], known: &[keys::Key], what: &str) {
         for (key, _) in entries {
             if known.iter().any(|known| known.name == key.text) || key.text == "<<" {
-                continue;
-            }
-            if later.contains(&key.text.as_str()) {
-                self.report
-                    .error("not-yet-supported", key.span, format!("{} is not supported yet", key.text))
-                    .help("remove it; this version would not do what it says");
                 continue;
             }
             let names = known.iter().map(|known| known.name);
@@ -172,6 +167,84 @@ impl<'a> Checker<'a> {
         }
         let items = self.items(node, what).unwrap_or_default();
         items.iter().filter_map(|item| Some((self.string(item)?, item.span))).collect()
+    }
+
+    /// A name of something outside of the playbook: a pool, a budget.
+    pub(super) fn name(&mut self, node: &Node, what: &str) -> Option<String> {
+        let text = self.string(node)?;
+        let fits = (1..=63).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        if !fits {
+            self.report
+                .error("bad-name", node.span, format!("{text:?} is no {what}'s name"))
+                .help("use letters, digits, -, _ and .; at most 63 characters");
+        }
+        fits.then_some(text)
+    }
+
+    /// People, and groups as `group:name`.
+    pub(super) fn people(&mut self, node: &'a Node, what: &str) -> Vec<String> {
+        let texts = self.texts(node, what);
+        if texts.len() > keys::MOST_PEOPLE {
+            let message = format!("{} people; the limit is {}", texts.len(), keys::MOST_PEOPLE);
+            self.report.error("too-many-people", node.span, message).help("make a group of them");
+        }
+        for (text, span) in &texts {
+            let name = text.strip_prefix("group:").unwrap_or(text);
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'@' | b'+');
+            if name == "local" {
+                self.report
+                    .error(
+                        "bad-name",
+                        *span,
+                        "local is whoever uses the engine without a login; nobody can be sure who that is",
+                    )
+                    .help("name a person or a group of stanch.yaml");
+            } else if name.is_empty() || name.len() > 128 || !name.bytes().all(fits) {
+                self.report
+                    .error("bad-name", *span, format!("{text:?} names no person"))
+                    .help("write a person's name, such as ann, or a group, such as group:sec-leads");
+            }
+        }
+        texts.into_iter().map(|(text, _)| text).collect()
+    }
+
+    /// A list of `{after, people}`.
+    pub(super) fn notifications(&mut self, node: &'a Node, what: &str) -> Vec<NotifyAfter> {
+        let items = self.items(node, what).unwrap_or_default();
+        if items.len() > keys::MOST_PEOPLE {
+            let message = format!("{} entries; the limit is {}", items.len(), keys::MOST_PEOPLE);
+            self.report.error("too-many-people", items[keys::MOST_PEOPLE].span, message);
+        }
+        let mut all = Vec::new();
+        for item in items.iter().take(keys::MOST_PEOPLE) {
+            let Some(entries) = self.entries(item, &format!("an entry of {what}")) else { continue };
+            self.known_keys(entries, keys::NOTIFY, what);
+            let after = self.value_of(item, "after", "after: 5m").and_then(|node| self.duration(node));
+            let people = self
+                .value_of(item, "people", "people: [group:sec-leads]")
+                .map(|node| (node, self.people(node, "people")));
+            if let Some((node, people)) = &people
+                && people.is_empty()
+                && matches!(&node.kind, Kind::List(items) if items.is_empty())
+            {
+                self.report.error("missing-value", node.span, "nobody is named").help("name people or groups");
+            }
+            if let (Some(after), Some((_, people))) = (after, people) {
+                all.push(NotifyAfter { after, people });
+            }
+        }
+        all
+    }
+
+    /// The value of a key that a map must have.
+    pub(super) fn value_of(&mut self, node: &'a Node, name: &str, example: &str) -> Option<&'a Node> {
+        let found = node.get(name);
+        if found.is_none() {
+            let place = Span { length: 0, ..node.span };
+            self.report.error("missing-key", place, format!("{name} is missing")).help(format!("add {example}"));
+        }
+        found
     }
 
     /// The document's text at a place.

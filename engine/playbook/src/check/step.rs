@@ -1,106 +1,84 @@
-//! One step: its action, its parameters, and how its attempts are repeated.
+//! One step: its action, its parameters, and what surrounds them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::Checker;
+use super::attempts::{Defaults, TIMEOUT};
+use super::call::{Polling, key_of};
 use super::identifier;
-use super::names::Place;
-use crate::actions::{self, Signature, WAIT};
-use crate::document::Node;
-use crate::evaluate::Leaf;
+use super::names::{Part, Place};
+use crate::actions::{self, APPROVAL, PLAYBOOK, Signature, WAIT};
+use crate::document::{Key, Node};
 use crate::keys;
-use crate::model::StepModel;
+use crate::model::{ForeachModel, StepModel};
 use crate::nearest::nearest;
-use crate::plan::{Jitter, OnUnknown, Retry};
+use crate::plan::{OnTimeout, OnUnknown};
+use crate::time::millis;
 
-const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What `defaults` gives to action steps.
-#[derive(Debug, Default)]
-pub(super) struct Defaults {
-    timeout: Option<Duration>,
-    retry: PartialRetry,
-    on_unknown: Option<OnUnknown>,
-    idempotent: Option<bool>,
-}
-
-/// A `retry` as it is written.
-#[derive(Debug, Default)]
-struct PartialRetry {
-    max_attempts: Option<u32>,
-    initial_interval: Option<Duration>,
-    backoff: Option<f64>,
-    max_interval: Option<Duration>,
-    jitter: Option<Jitter>,
-}
+const POLLING: Polling = Polling { every: Duration::from_secs(10), within: Duration::from_secs(600) };
+const MAX_PARALLEL: u32 = 16;
+const ATTEMPTS: u32 = 3;
 
 impl<'a> Checker<'a> {
-    pub(super) fn defaults(&mut self, node: &'a Node) -> Defaults {
-        let Some(entries) = self.entries(node, "defaults") else { return Defaults::default() };
-        self.known_keys(entries, keys::DEFAULTS, &["runs_on"], "defaults");
-        Defaults {
-            timeout: node.get("timeout").and_then(|node| self.duration(node)),
-            retry: node.get("retry").map(|node| self.retry(node)).unwrap_or_default(),
-            on_unknown: node.get("on_unknown").and_then(|node| self.on_unknown(node)),
-            idempotent: node.get("idempotent").and_then(|node| self.bool(node)),
-        }
-    }
-
     pub(super) fn step(&mut self, index: usize, needs: Vec<String>, defaults: &Defaults) -> Option<StepModel> {
         let (phase, name, place, node) = {
             let known = &self.steps[index];
             (known.phase, known.name, known.place, known.node)
         };
+        let at = |part| Place::Step { at: index, part };
         let entries = self.entries(node, &format!("step {name}"))?;
-        self.known_keys(entries, keys::STEP, keys::STEP_LATER, "a step");
-        let condition = node.get("if").and_then(|node| self.cel(node, Place::Step(index)));
+        self.known_keys(entries, keys::STEP, "a step");
+        let condition = node.get("if").and_then(|node| self.cel(node, at(Part::Once)));
+        let foreach = self.foreach(node, index);
         let secrets = node.get("secrets").map(|node| self.secret_names(node));
-        let signature = match node.get("uses") {
-            Some(node) => self.uses(node),
-            None => {
-                let help = format!("add uses: one of {}", action_names().join(", "));
-                self.report.error("missing-key", place, format!("step {name} does not say what it uses")).help(help);
-                None
-            }
+        let secrets = secrets.as_deref();
+        let signature = self.uses(node.get("uses"), &format!("step {name}"), place, true);
+        let kept = signature.is_some_and(|signature| actions::is_kept_by_core(signature.name));
+        let part = if kept { Part::Once } else { Part::Each };
+        let with = signature.map(|signature| self.with(signature, node.get("with"), at(part), secrets, place));
+        let (signature, mut with) = (signature?, with?);
+        if kept {
+            self.only_what_means_something(signature, entries, &with);
+        }
+        let env = match kept {
+            true => BTreeMap::new(),
+            false => self.env(node.get("env"), Some(signature), at(Part::Each), secrets),
         };
-        let with = signature.map(|signature| self.with(signature, node.get("with"), index, secrets.as_deref(), place));
-        let env = self.env(node.get("env"), signature, index, secrets.as_deref());
+        if let Some(artifacts) = node.get("artifacts").filter(|_| !kept) {
+            self.artifacts(artifacts, signature, &mut with);
+        }
         let outputs = self.outputs(node.get("outputs"), index);
-        let own_retry = node.get("retry").map(|node| self.retry(node));
-        let own_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node));
+        let own_retry = node.get("retry").map(|node| self.retry(node, at(Part::Retry))).unwrap_or_default();
+        let own_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::STEP_ON_UNKNOWN));
         let own_idempotent = node.get("idempotent").and_then(|node| self.bool(node));
         let timeout = node.get("timeout").and_then(|node| self.duration(node));
+        let on_timeout = node.get("on_timeout").and_then(|node| self.on_timeout(node, signature));
+        let until = self.until(node, at(Part::Until), &POLLING);
+        let verify = node.get("verify").and_then(|node| self.verify(node, at, secrets, defaults));
+        let undo = node.get("undo").and_then(|node| self.undo(node, at, secrets, defaults));
+        let runs_on = node.get("runs_on").and_then(|node| self.name(node, "pool"));
+        let budget = node.get("budget").and_then(|node| self.name(node, "budget"));
         let continue_on_error = node.get("continue_on_error").and_then(|node| self.bool(node)).unwrap_or(false);
-        let (signature, with) = (signature?, with?);
-        let is_wait = signature.name == WAIT;
-        if is_wait {
-            for key in ["retry", "on_unknown", "idempotent", "outputs", "env", "secrets"] {
-                if let Some((key, _)) = entries.iter().find(|(entry, _)| entry.text == key) {
-                    let message = format!("{} means nothing for a wait, which has no attempts and no result", key.text);
-                    self.report.error("not-applicable", key.span, message).help("remove it");
-                }
-            }
-        }
+
         let idempotent = match own_idempotent.or(defaults.idempotent) {
-            Some(said) if !is_wait => said,
+            Some(said) if !kept => said,
             _ => signature.idempotent(&with),
         };
-        let on_unknown = own_unknown.or(defaults.on_unknown).unwrap_or(match idempotent {
+        let on_unknown = own_unknown.or(defaults.on_unknown.filter(|_| !kept)).unwrap_or(match idempotent {
             true => OnUnknown::Retry,
             false => OnUnknown::Ask,
         });
-        if own_unknown == Some(OnUnknown::Retry) && !idempotent {
-            let span = node.get("on_unknown").map_or(place, |node| node.span);
+        self.consistent(node, signature, idempotent, own_unknown);
+        let retry = if kept { own_retry } else { own_retry.over(&defaults.retry) };
+        let timeout = if kept { timeout } else { timeout.or(defaults.timeout).or(Some(TIMEOUT)) };
+        if signature.name == APPROVAL && timeout.is_none() {
             self.report
-                .warning(
-                    "may-happen-twice",
-                    span,
-                    format!("{} is not idempotent: a further attempt may do it twice", signature.name),
-                )
-                .help("use on_unknown: ask, or say idempotent: true where the target takes the idempotency key");
+                .warning("no-timeout", place, format!("{name} waits for a decision as long as it takes"))
+                .help("add timeout: 15m, and on_timeout: deny or approve");
         }
-        let timeout = if is_wait { timeout } else { timeout.or(defaults.timeout).or(Some(TIMEOUT)) };
         Some(StepModel {
             phase,
             name: name.to_owned(),
@@ -109,35 +87,129 @@ impl<'a> Checker<'a> {
             uses: signature.name.to_owned(),
             with,
             env,
-            secrets,
+            secrets: secrets.map(<[String]>::to_vec),
             idempotent,
-            retry: resolve(&own_retry.unwrap_or_default(), &defaults.retry, idempotent),
+            retry: retry.resolve(if idempotent { ATTEMPTS } else { 1 }),
+            retry_if: retry.condition,
             on_unknown,
-            timeout_ms: timeout.map(crate::time::millis),
+            timeout_ms: timeout.map(millis),
             outputs,
             continue_on_error,
             alias: None,
-            foreach: None,
-            until: None,
-            verify: None,
-            undo: None,
-            on_timeout: None,
-            runs_on: None,
-            budget: None,
+            foreach,
+            until,
+            verify,
+            undo,
+            on_timeout,
+            runs_on: if kept { None } else { runs_on.or_else(|| defaults.runs_on.clone()) },
+            budget,
         })
     }
 
-    fn uses(&mut self, node: &Node) -> Option<&'static Signature> {
-        let name = self.string(node)?;
-        if let Some(signature) = actions::find(&name) {
-            return Some(signature);
+    /// What only the parts of a step together show.
+    fn consistent(&mut self, node: &Node, signature: &Signature, idempotent: bool, on_unknown: Option<OnUnknown>) {
+        if on_unknown == Some(OnUnknown::Retry) && !idempotent {
+            self.may_happen_twice(node, signature);
         }
-        let help = match nearest(&name, action_names()) {
-            Some(near) => format!("did you mean {near}?"),
-            None => format!("actions: {}", action_names().join(", ")),
+        if let Some(place) = node.get("on_unknown").filter(|_| on_unknown == Some(OnUnknown::Verify))
+            && node.get("verify").is_none()
+        {
+            self.report
+                .error("missing-key", place.span, "on_unknown: verify needs a verify, which the step does not have")
+                .help("add verify: {uses: http, with: {url: ...}, until: \"...\"}, or use ask");
+        }
+        if let Some(until) = node.get("until").filter(|_| !idempotent) {
+            self.report
+                .warning(
+                    "may-happen-twice",
+                    until.span,
+                    format!("{} is not idempotent, and until repeats it", signature.name),
+                )
+                .help("poll with verify, or say idempotent: true where repeating it is harmless");
+        }
+    }
+
+    fn foreach(&mut self, node: &'a Node, index: usize) -> Option<ForeachModel> {
+        let most = node.get("max_parallel").and_then(|node| self.whole(node, 1, keys::MOST_PARALLEL));
+        let Some(items) = node.get("foreach") else {
+            if let Some(place) = key_of(node, "max_parallel") {
+                self.report
+                    .error("missing-key", place, "max_parallel means nothing without foreach")
+                    .help("add foreach: inputs.hosts, or remove it");
+            }
+            return None;
         };
-        self.report.error("unknown-action", node.span, format!("no action is named {name}")).help(help);
-        None
+        let items = self.cel(items, Place::Step { at: index, part: Part::Once })?;
+        Some(ForeachModel { items, max_parallel: most.unwrap_or(MAX_PARALLEL) })
+    }
+
+    /// Refuses the keys that mean nothing for an action that no worker executes.
+    fn only_what_means_something(&mut self, signature: &Signature, entries: &[(Key, Node)], with: &Map<String, Value>) {
+        let event = matches!(with.get("for"), Some(Value::Object(_)));
+        let (what, allowed): (&str, &[&str]) = match signature.name {
+            WAIT if event => ("a wait", &["timeout", "continue_on_error", "outputs"]),
+            WAIT => ("a wait", &["timeout", "continue_on_error"]),
+            APPROVAL => ("an approval", &["timeout", "on_timeout"]),
+            PLAYBOOK => ("a sub-playbook", &["timeout", "continue_on_error", "outputs"]),
+            _ => ("an undo", &["continue_on_error"]),
+        };
+        for (key, _) in entries {
+            let name = key.text.as_str();
+            let known = keys::STEP.iter().any(|known| known.name == name);
+            if !known || allowed.contains(&name) || ["needs", "if", "uses", "with", "on_timeout"].contains(&name) {
+                continue;
+            }
+            let (why, help) = match name {
+                "continue_on_error" => ("what needs it must not go on where it is denied", "remove it"),
+                "foreach" | "max_parallel" if signature.name == PLAYBOOK => {
+                    ("it is run once", "give the list to the other playbook as an input, and use foreach there")
+                }
+                "foreach" | "max_parallel" => ("it is done once", "use foreach in the steps that do something"),
+                "outputs" => ("it has no result", "remove it"),
+                "timeout" => ("the attempts of the undo have a timeout of their own", "set timeout in the undo itself"),
+                "retry" | "on_unknown" | "idempotent" => ("it has no attempts", "remove it"),
+                _ => ("no worker executes it", "remove it"),
+            };
+            self.report.error("not-applicable", key.span, format!("{name} means nothing for {what}: {why}")).help(help);
+        }
+    }
+
+    fn on_timeout(&mut self, node: &'a Node, signature: &Signature) -> Option<OnTimeout> {
+        let word = self.word(node, &["deny", "approve"])?;
+        if signature.name != APPROVAL {
+            self.report
+                .error("not-applicable", node.span, format!("on_timeout is for approval; {} has none", signature.name))
+                .help("a step whose time is over fails; continue_on_error tolerates that");
+            return None;
+        }
+        Some(if word == "approve" { OnTimeout::Approve } else { OnTimeout::Deny })
+    }
+
+    /// Becomes `with.artifacts`, which the worker reads.
+    fn artifacts(&mut self, node: &'a Node, signature: &Signature, with: &mut Map<String, Value>) {
+        if signature.name != "exec" {
+            self.report
+                .error(
+                    "not-applicable",
+                    node.span,
+                    format!("artifacts is for exec; {} leaves no files", signature.name),
+                )
+                .help("remove it");
+            return;
+        }
+        let paths = self.texts(node, "artifacts");
+        if paths.len() > keys::MOST_ARTIFACTS {
+            let message = format!("{} artifacts; the limit is {}", paths.len(), keys::MOST_ARTIFACTS);
+            self.report.error("too-many-artifacts", paths[keys::MOST_ARTIFACTS].1, message).help("pack them into one");
+        }
+        for (path, span) in &paths {
+            if let Some(problem) = path_problem(path) {
+                self.report
+                    .error("bad-path", *span, format!("{path:?} {problem}"))
+                    .help("write a path relative to the command's directory, such as out/snapshot.tar.gz");
+            }
+        }
+        with.insert("artifacts".to_owned(), paths.into_iter().map(|(path, _)| path).collect());
     }
 
     fn secret_names(&mut self, node: &'a Node) -> Vec<String> {
@@ -153,36 +225,8 @@ impl<'a> Checker<'a> {
         names.into_iter().map(|(name, _)| name).collect()
     }
 
-    fn env(
-        &mut self,
-        node: Option<&'a Node>,
-        signature: Option<&Signature>,
-        index: usize,
-        secrets: Option<&[String]>,
-    ) -> BTreeMap<String, String> {
-        let Some(node) = node else { return BTreeMap::new() };
-        if let Some(signature) = signature.filter(|signature| !["exec", WAIT].contains(&signature.name)) {
-            self.report
-                .error("not-applicable", node.span, format!("env is for exec; {} has no environment", signature.name))
-                .help("pass it in with");
-        }
-        let mut env = BTreeMap::new();
-        for (key, node) in self.entries(node, "env").unwrap_or_default() {
-            if !identifier(&key.text) {
-                self.report
-                    .error("bad-name", key.span, format!("{:?} is no environment variable's name", key.text))
-                    .help("use letters, digits and _, not beginning with a digit");
-            } else if key.text.starts_with("STANCH_") {
-                self.report.error("bad-name", key.span, "names that begin with STANCH_ are the engine's own");
-            }
-            if let Some(text) = self.template(node, Leaf::Secret, Place::Step(index), secrets) {
-                env.insert(key.text.clone(), text);
-            }
-        }
-        env
-    }
-
     fn outputs(&mut self, node: Option<&'a Node>, index: usize) -> BTreeMap<String, String> {
+        let place = Place::Step { at: index, part: Part::Outputs };
         let entries = node.and_then(|node| self.entries(node, "outputs")).unwrap_or_default();
         let mut outputs = BTreeMap::new();
         for (key, node) in entries {
@@ -191,63 +235,48 @@ impl<'a> Checker<'a> {
                     .error("bad-name", key.span, format!("{:?} is no output's name", key.text))
                     .help("use letters, digits and _, not beginning with a digit");
             }
-            if let Some(text) = self.cel(node, Place::Outputs(index)) {
+            if let Some(text) = self.cel(node, place) {
                 outputs.insert(key.text.clone(), text);
             }
         }
         outputs
     }
 
-    fn on_unknown(&mut self, node: &Node) -> Option<OnUnknown> {
-        if matches!(&node.kind, crate::document::Kind::Text(text) if text == "verify") {
-            self.report
-                .error("not-yet-supported", node.span, "on_unknown: verify is not supported yet")
-                .help("use retry, ask or fail");
-            return None;
-        }
-        Some(match self.word(node, &["retry", "ask", "fail"])? {
-            "retry" => OnUnknown::Retry,
-            "ask" => OnUnknown::Ask,
-            _ => OnUnknown::Fail,
-        })
-    }
-
-    fn retry(&mut self, node: &'a Node) -> PartialRetry {
-        let Some(entries) = self.entries(node, "retry") else { return PartialRetry::default() };
-        self.known_keys(entries, keys::RETRY, keys::RETRY_LATER, "retry");
-        let retry = PartialRetry {
-            max_attempts: node.get("max_attempts").and_then(|node| self.whole(node, 1, keys::MOST_ATTEMPTS)),
-            initial_interval: node.get("initial_interval").and_then(|node| self.duration(node)),
-            backoff: node.get("backoff").and_then(|node| self.factor(node)),
-            max_interval: node.get("max_interval").and_then(|node| self.duration(node)),
-            jitter: node.get("jitter").and_then(|node| self.word(node, &["full", "none"])).map(|word| match word {
-                "none" => Jitter::None,
-                _ => Jitter::Full,
+    /// The step that `uses: undo` takes back: one that is over, and that says how.
+    pub(super) fn undone(&mut self, node: &'a Node, index: usize) -> Option<String> {
+        let name = self.string(node)?;
+        let problem = match self.steps.iter().position(|step| step.name == name) {
+            None => {
+                let near = nearest(&name, self.steps.iter().map(|step| step.name));
+                let help = near.map(|near| format!("did you mean {near}?"));
+                Some(("unknown-step", format!("no step is named {name}"), help))
+            }
+            Some(other) => self.not_over(index, other).or_else(|| {
+                (!self.steps[other].undo).then(|| {
+                    let help = format!("add undo: {{uses: ...}} to {name}");
+                    ("no-undo", format!("{name} does not say how it is taken back"), Some(help))
+                })
             }),
         };
-        if let (Some(first), Some(most), Some(node)) =
-            (retry.initial_interval, retry.max_interval, node.get("max_interval"))
-            && most < first
-        {
-            self.report.error("wrong-value", node.span, "max_interval is shorter than initial_interval");
+        match problem {
+            Some((code, message, help)) => {
+                self.report.error(code, node.span, message).maybe_help(help);
+                None
+            }
+            None => Some(name),
         }
-        retry
     }
 }
 
-/// A step's own words over the defaults over what holds for its kind.
-fn resolve(own: &PartialRetry, defaults: &PartialRetry, idempotent: bool) -> Retry {
-    let initial = own.initial_interval.or(defaults.initial_interval).unwrap_or(Duration::from_secs(1));
-    let most = own.max_interval.or(defaults.max_interval).unwrap_or(Duration::from_secs(60));
-    Retry {
-        max_attempts: own.max_attempts.or(defaults.max_attempts).unwrap_or(if idempotent { 3 } else { 1 }),
-        initial_interval: initial,
-        backoff: own.backoff.or(defaults.backoff).unwrap_or(2.0),
-        max_interval: most.max(initial),
-        jitter: own.jitter.or(defaults.jitter).unwrap_or(Jitter::Full),
+/// Why a text is no path of an artifact.
+fn path_problem(path: &str) -> Option<&'static str> {
+    match () {
+        () if path.is_empty() => Some("is no path"),
+        () if path.len() > 1024 => Some("is longer than 1024 bytes"),
+        () if path.contains("{{") => Some("cannot hold a template"),
+        () if path.chars().any(char::is_control) => Some("holds a control character"),
+        () if path.starts_with('/') => Some("is absolute"),
+        () if path.split('/').any(|part| part == "..") => Some("leads out of the directory"),
+        () => None,
     }
-}
-
-fn action_names() -> Vec<&'static str> {
-    actions::ALL.iter().map(|signature| signature.name).collect()
 }

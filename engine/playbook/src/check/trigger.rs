@@ -25,7 +25,7 @@ impl<'a> Checker<'a> {
 
     fn trigger(&mut self, node: &'a Node) -> Option<TriggerModel> {
         let entries = self.entries(node, "a trigger")?;
-        self.known_keys(entries, keys::TRIGGER, keys::TRIGGER_LATER, "a trigger");
+        self.known_keys(entries, keys::TRIGGER, "a trigger");
         let mut kinds = entries.iter().filter_map(|(key, node)| {
             let kind = keys::TRIGGER_KINDS.iter().find(|kind| **kind == key.text)?;
             Some((*kind, key, node))
@@ -62,7 +62,7 @@ impl<'a> Checker<'a> {
         Some(TriggerModel { on: model?, condition, key: key_template, inputs, group_wait_ms: 0 })
     }
 
-    fn on(&mut self, kind: &'static str, node: &'a Node, place: Span) -> Option<OnModel> {
+    pub(super) fn on(&mut self, kind: &'static str, node: &'a Node, place: Span) -> Option<OnModel> {
         if kind == "manual" && matches!(node.kind, Kind::Null) {
             return Some(OnModel::Manual);
         }
@@ -73,7 +73,7 @@ impl<'a> Checker<'a> {
             "schedule" => keys::SCHEDULE,
             _ => keys::MANUAL,
         };
-        self.known_keys(entries, known, &[], kind);
+        self.known_keys(entries, known, kind);
         match kind {
             "alertmanager" => self.matchers(node, place),
             "nats" => {

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::Checker;
-use super::names::Place;
-use crate::actions::{Field, FieldKind, Signature, WAIT, templated_script};
+use super::names::{Part, Place};
+use crate::actions::{APPROVAL, Field, FieldKind, Signature, WAIT, templated_script};
 use crate::diagnostic::Span;
 use crate::document::{Kind, Node};
 use crate::evaluate::Leaf;
+use crate::model::AwaitedModel;
 use crate::nearest::nearest;
 use crate::time::parse_duration;
 
@@ -24,7 +25,7 @@ impl<'a> Checker<'a> {
         &mut self,
         signature: &'static Signature,
         node: Option<&'a Node>,
-        index: usize,
+        at: Place,
         secrets: Option<&[String]>,
         place: Span,
     ) -> Map<String, Value> {
@@ -47,7 +48,7 @@ impl<'a> Checker<'a> {
                     .help(help);
                 continue;
             };
-            let at = At { place: Place::Step(index), secrets, leaf: field.leaf() };
+            let at = At { place: at, secrets, leaf: field.leaf() };
             if let Some(value) = self.field(field, node, at) {
                 with.insert(key.text.clone(), value);
             }
@@ -65,13 +66,23 @@ impl<'a> Checker<'a> {
                 format!("{} needs {}", signature.name, signature.any_of.join(" or ")),
             );
         }
-        if signature.name == WAIT {
-            if given("duration") && given("for") {
-                self.report.error("conflicting-fields", span, "a wait has a duration or waits for something, not both");
+        match signature.name {
+            WAIT => {
+                if given("duration") && given("for") {
+                    self.report
+                        .error("conflicting-fields", span, "a wait has a duration or waits for something, not both")
+                        .help("use two steps, or give the wait a timeout");
+                }
+                if given("settle") && !matches!(with.get("for"), None | Some(Value::String(_)))
+                    || given("settle") && !given("for")
+                {
+                    self.report
+                        .error("conflicting-fields", span, "settle belongs to for: resolved")
+                        .help("remove it, or wait for: resolved");
+                }
             }
-            if given("settle") && !given("for") {
-                self.report.error("conflicting-fields", span, "settle belongs to for: resolved");
-            }
+            APPROVAL => self.quorum(node, &mut with),
+            _ => {}
         }
         with
     }
@@ -93,8 +104,28 @@ impl<'a> Checker<'a> {
             FieldKind::Duration => self.with_duration(node, at),
             FieldKind::Whole => self.whole(node, 1, 100).map(Value::from),
             FieldKind::Bool => self.bool(node).map(Value::from),
-            FieldKind::People | FieldKind::Escalate => Some(node.to_json()),
-            FieldKind::Awaited => self.word(node, &["resolved"]).map(|word| Value::String(word.to_owned())),
+            FieldKind::Written => match node.kind {
+                Kind::Map(_) => self.any(node, at),
+                _ => {
+                    let message = format!("expected a map, not {}", node.type_name());
+                    self.report.error("wrong-type", node.span, message).help("write the map out: name: value");
+                    None
+                }
+            },
+            FieldKind::People => Some(self.people(node, field.name).into()),
+            FieldKind::Escalate => serde_json::to_value(self.notifications(node, field.name)).ok(),
+            FieldKind::Awaited => self.awaited(node, at.place),
+            FieldKind::Playbook => self.playbook_name(node).map(Value::String),
+            FieldKind::Step => {
+                let Place::Step { at, .. } = at.place else { return None };
+                self.undone(node, at).map(Value::String)
+            }
+            FieldKind::Paths => {
+                self.report
+                    .error("misplaced", node.span, format!("{} stands beside with, not in it", field.name))
+                    .help(format!("write {} as a key of the step", field.name));
+                None
+            }
             FieldKind::Word(words) => {
                 if let Kind::Text(text) = &node.kind {
                     let upper = text.to_ascii_uppercase();
@@ -105,6 +136,54 @@ impl<'a> Checker<'a> {
                 self.word(node, words).map(|word| Value::String(word.to_owned()))
             }
         }
+    }
+
+    /// How many must agree: one, and not more than there are.
+    fn quorum(&mut self, node: Option<&Node>, with: &mut Map<String, Value>) {
+        let quorum = with.entry("quorum").or_insert_with(|| 1.into()).as_u64().unwrap_or(1);
+        let Some(Value::Array(from)) = with.get("from") else { return };
+        let group = from.iter().any(|name| name.as_str().is_some_and(|name| name.starts_with("group:")));
+        let count = from.len();
+        let place = node.and_then(|node| node.get("quorum").or(node.get("from")));
+        if let Some(place) = place.filter(|_| !group && count > 0 && quorum > count as u64) {
+            self.report
+                .error("wrong-value", place.span, format!("{quorum} must agree, and only {count} may decide"))
+                .help("lower quorum, or name more people or a group in from");
+        }
+    }
+
+    /// What a wait waits for: `resolved`, or an event as a trigger has it.
+    fn awaited(&mut self, node: &'a Node, place: Place) -> Option<Value> {
+        let Kind::Map(entries) = &node.kind else {
+            return self.word(node, &["resolved"]).map(|word| Value::String(word.to_owned()));
+        };
+        let kinds = ["nats", "alertmanager"];
+        let [(key, on)] = entries.as_slice() else {
+            self.report
+                .error("trigger-kind", node.span, "a wait waits for one thing")
+                .help("write for: {nats: {subject: ...}} or for: {alertmanager: {matchers: [...]}}");
+            return None;
+        };
+        let Some(kind) = kinds.into_iter().find(|kind| *kind == key.text) else {
+            self.report
+                .error("trigger-kind", key.span, format!("a wait cannot wait for {}", key.text))
+                .help("wait for resolved, nats or alertmanager; for a length of time use duration");
+            return None;
+        };
+        let model = self.on(kind, on, key.span);
+        let condition = on.get("if").map(|node| {
+            let place = match place {
+                Place::Step { at, .. } => Place::Step { at, part: Part::Awaited(kind) },
+                other => other,
+            };
+            self.cel(node, place)
+        });
+        let condition = match condition {
+            Some(None) => return None,
+            Some(condition) => condition,
+            None => None,
+        };
+        serde_json::to_value(AwaitedModel { on: model?, condition }).ok()
     }
 
     /// A collection written out, or a lone path that gives one.
