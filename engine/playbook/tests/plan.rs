@@ -227,6 +227,21 @@ fn the_schema_and_the_checker_know_the_same_keys() {
             "defaults: {retry: {KEY: 1}}".to_owned(),
             properties(&schema, &top["defaults"]["properties"]["retry"]).keys().collect(),
         ),
+        ("incident: {KEY: 1}".to_owned(), properties(&schema, &top["incident"]).keys().collect()),
+        (
+            "incident: {slack: {KEY: 1}}".to_owned(),
+            properties(&schema, &top["incident"]["properties"]["slack"]).keys().collect(),
+        ),
+        (
+            "incident: {escalation: {KEY: 1}}".to_owned(),
+            properties(&schema, &top["incident"]["properties"]["escalation"]).keys().collect(),
+        ),
+        (
+            "incident: {escalation: {notify: [{KEY: 1}]}}".to_owned(),
+            properties(&schema, &top["incident"]["properties"]["escalation"]["properties"]["notify"]["items"])
+                .keys()
+                .collect(),
+        ),
         ("detect: {s: {KEY: 1}}".to_owned(), properties(&schema, step).keys().collect()),
         (
             "detect: {s: {uses: log, verify: {KEY: 1}}}".to_owned(),
