@@ -2,6 +2,7 @@
 
 mod attempts;
 mod call;
+mod incident;
 mod names;
 mod order;
 mod read;
@@ -19,6 +20,7 @@ use crate::model::{InputModel, PlaybookModel};
 use crate::name::{Phase, Severity};
 use crate::nearest::nearest;
 use crate::plan::InputType;
+use crate::time::millis;
 
 /// What is known while a playbook is checked.
 struct Checker<'a> {
@@ -81,9 +83,11 @@ impl<'a> Checker<'a> {
                 model.steps.push(step);
             }
         }
-        if let Some(node) = root.get("triggers") {
-            model.triggers = self.triggers(node);
-        }
+        model.incident = root.get("incident").map(|node| self.incident(node)).unwrap_or_default();
+        model.mode = root.get("mode").and_then(|node| self.mode(node)).unwrap_or_default();
+        model.hold_ms = root.get("hold").and_then(|node| self.duration(node)).map_or(0, millis);
+        let key = root.get("incident").and_then(|node| node.get("key"));
+        model.triggers = self.triggers(root.get("triggers"), key);
         model.inputs = std::mem::take(&mut self.inputs);
         Some(model)
     }

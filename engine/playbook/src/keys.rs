@@ -82,11 +82,52 @@ pub(crate) const PLAYBOOK: &[Key] = &[
         Shape::Whole { least: 1, most: MOST_RUNS },
         "How many of its runs may be live at once; the others are queued.",
     ),
+    key("incident", Shape::Object(INCIDENT), "How the incidents that it opens live."),
+    key(
+        "mode",
+        Shape::Word(MODE),
+        "Whether it does what it says (act, the default), or matches, plans, shows what it would do, and does nothing (observe).",
+    ),
+    key(
+        "hold",
+        Shape::Duration,
+        "How long a run waits before its first step with side effects; not at all by default.",
+    ),
     key("detect", Shape::Phase, "The first phase: find out what is going on."),
     key("contain", Shape::Phase, "The second phase: stop it from spreading."),
     key("eradicate", Shape::Phase, "The third phase: remove the cause."),
     key("recover", Shape::Phase, "The fourth phase: return to normal."),
     key("finally", Shape::Phase, "Steps that run in any case, after the phases; run.outcome tells how these went."),
+];
+
+pub(crate) const MODE: &[&str] = &["act", "observe"];
+
+pub(crate) const INCIDENT: &[Key] = &[
+    key("key", Shape::Template, "The incident's key for every trigger that has none of its own."),
+    key(
+        "on_repeat",
+        Shape::Word(ON_REPEAT),
+        "What a new alert with the key does while a run is live: it joins (attach, the default), one more run follows (queue), the run is cancelled and a new one starts (restart), or it is not looked at (ignore).",
+    ),
+    key(
+        "on_resolved",
+        Shape::Word(ON_RESOLVED),
+        "What settled alerts do to a live run: nothing (continue, the default), it is cancelled (cancel), or what runs is finished and it goes on with recover (recover).",
+    ),
+    key("settle", Shape::Duration, "How long all alerts must have stayed resolved; the configured time by default."),
+    key("slack", Shape::Object(INCIDENT_SLACK), "Where Slack hears of it."),
+    key("escalation", Shape::Object(ESCALATION), "Who is told, and when; by default as the severity says."),
+];
+
+pub(crate) const ON_REPEAT: &[&str] = &["attach", "queue", "restart", "ignore"];
+pub(crate) const ON_RESOLVED: &[&str] = &["continue", "cancel", "recover"];
+
+pub(crate) const INCIDENT_SLACK: &[Key] = &[required(key("channel", Shape::Text, "The channel's name or id."))];
+
+pub(crate) const ESCALATION: &[Key] = &[
+    key("acknowledge_within", Shape::Duration, "Within what time somebody must take notice."),
+    key("update_every", Shape::Duration, "How often those who follow the incident are told how it stands."),
+    key("notify", Shape::ListOf(&Shape::Object(NOTIFY)), "Who is told after what time without an acknowledgement."),
 ];
 
 pub(crate) const INPUT: &[Key] = &[
@@ -150,6 +191,11 @@ pub(crate) const TRIGGER: &[Key] = &[
         "The incident's key, rendered for each alert or event; by default the alert's identity.",
     ),
     key("inputs", Shape::MapOf(&Shape::Cel), "CEL for each input, over event, alert and alerts."),
+    key(
+        "group_wait",
+        Shape::Duration,
+        "How long alerts of one key are collected before their run starts; not at all by default.",
+    ),
 ];
 
 pub(crate) const TRIGGER_KINDS: [&str; 4] = ["alertmanager", "nats", "schedule", "manual"];

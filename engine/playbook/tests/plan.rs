@@ -9,6 +9,8 @@ use stanch_playbook::{Plan, Uses, Wait, load, schema};
 
 const FULL: &str = include_str!("fixtures/compromised-host.yaml");
 
+const WHOLE: &str = include_str!("fixtures/whole-language.yaml");
+
 fn plan(text: &str) -> Plan {
     load("p.yaml", text).map_err(|error| error.to_string()).expect("a good playbook").plan
 }
@@ -36,6 +38,14 @@ fn the_designs_example_becomes_a_plan() {
     assert_eq!(plan.triggers.len(), 4);
     assert_eq!(plan.concurrency, Some(2));
     assert!(matches!(plan.steps[4].uses, Uses::Wait(Wait::Resolved { settle }) if settle == Duration::from_secs(300)));
+}
+
+#[test]
+fn the_designs_whole_example_becomes_a_plan() {
+    let loaded = load("p.yaml", WHOLE).map_err(|error| error.to_string()).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let again = Plan::from_canonical(loaded.plan.canonical()).unwrap();
+    assert_eq!(format!("{:?}", loaded.plan.steps), format!("{:?}", again.steps));
 }
 
 #[test]
@@ -226,6 +236,21 @@ fn the_schema_and_the_checker_know_the_same_keys() {
         (
             "defaults: {retry: {KEY: 1}}".to_owned(),
             properties(&schema, &top["defaults"]["properties"]["retry"]).keys().collect(),
+        ),
+        ("incident: {KEY: 1}".to_owned(), properties(&schema, &top["incident"]).keys().collect()),
+        (
+            "incident: {slack: {KEY: 1}}".to_owned(),
+            properties(&schema, &top["incident"]["properties"]["slack"]).keys().collect(),
+        ),
+        (
+            "incident: {escalation: {KEY: 1}}".to_owned(),
+            properties(&schema, &top["incident"]["properties"]["escalation"]).keys().collect(),
+        ),
+        (
+            "incident: {escalation: {notify: [{KEY: 1}]}}".to_owned(),
+            properties(&schema, &top["incident"]["properties"]["escalation"]["properties"]["notify"]["items"])
+                .keys()
+                .collect(),
         ),
         ("detect: {s: {KEY: 1}}".to_owned(), properties(&schema, step).keys().collect()),
         (

@@ -1,6 +1,7 @@
 //! Triggers: what they listen to, and whether they give what a run needs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Checker;
 use super::names::Place;
@@ -12,18 +13,25 @@ use crate::matcher::Matcher;
 use crate::model::{OnModel, TriggerModel};
 use crate::nearest::nearest;
 use crate::schedule::{CatchUp, Schedule, ScheduleError};
+use crate::time::millis;
 
 impl<'a> Checker<'a> {
-    pub(super) fn triggers(&mut self, node: &'a Node) -> Vec<TriggerModel> {
-        let items = self.items(node, "triggers").unwrap_or_default();
+    /// The triggers; `key` is of those that have none of their own.
+    pub(super) fn triggers(&mut self, node: Option<&'a Node>, key: Option<&'a Node>) -> Vec<TriggerModel> {
+        let items = node.and_then(|node| self.items(node, "triggers")).unwrap_or_default();
         if items.len() > keys::MOST_TRIGGERS {
             let message = format!("{} triggers; the limit is {}", items.len(), keys::MOST_TRIGGERS);
             self.report.error("too-many-triggers", items[keys::MOST_TRIGGERS].span, message);
         }
-        items.iter().take(keys::MOST_TRIGGERS).filter_map(|item| self.trigger(item)).collect()
+        if let Some(key) = key.filter(|_| items.iter().all(|item| item.get("key").is_some())) {
+            self.report
+                .warning("not-applicable", key.span, "no trigger takes the incident's key")
+                .help("remove it, or the key of a trigger");
+        }
+        items.iter().take(keys::MOST_TRIGGERS).filter_map(|item| self.trigger(item, key)).collect()
     }
 
-    fn trigger(&mut self, node: &'a Node) -> Option<TriggerModel> {
+    fn trigger(&mut self, node: &'a Node, incident_key: Option<&'a Node>) -> Option<TriggerModel> {
         let entries = self.entries(node, "a trigger")?;
         self.known_keys(entries, keys::TRIGGER, "a trigger");
         let mut kinds = entries.iter().filter_map(|(key, node)| {
@@ -57,9 +65,28 @@ impl<'a> Checker<'a> {
             }
             [outer, inner] => outer.or(inner).and_then(|node| self.cel(node, place)),
         };
-        let key_template = node.get("key").and_then(|node| self.template(node, Leaf::Text, place, None));
+        let key_template =
+            node.get("key").or(incident_key).and_then(|node| self.template(node, Leaf::Text, place, None));
         let inputs = self.trigger_inputs(node.get("inputs"), kind, key.span);
-        Some(TriggerModel { on: model?, condition, key: key_template, inputs, group_wait_ms: 0 })
+        let group_wait = node.get("group_wait").and_then(|node| self.group_wait(node, kind));
+        Some(TriggerModel {
+            on: model?,
+            condition,
+            key: key_template,
+            inputs,
+            group_wait_ms: group_wait.map_or(0, millis),
+        })
+    }
+
+    fn group_wait(&mut self, node: &'a Node, kind: &str) -> Option<Duration> {
+        let duration = self.duration(node)?;
+        if kind != "alertmanager" {
+            self.report
+                .error("not-applicable", node.span, format!("group_wait collects alerts; a {kind} trigger brings none"))
+                .help("remove it, or use hold to wait before the first side effect");
+            return None;
+        }
+        Some(duration)
     }
 
     pub(super) fn on(&mut self, kind: &'static str, node: &'a Node, place: Span) -> Option<OnModel> {
