@@ -338,8 +338,7 @@ impl Fold<'_> {
                 let legal = matches!(step.state, StepState::Pending | StepState::Waiting { .. } | StepState::Succeeded);
                 step.started_at.get_or_insert(now);
                 step.finished_at = None;
-                step.question =
-                    Some(Arc::new(Question { asked: body.clone(), asked_at: now, answers: Vec::new() }));
+                step.question = Some(Arc::new(Question { asked: body.clone(), asked_at: now, answers: Vec::new() }));
                 step.state = StepState::Waiting {
                     wait: Waiting::Approval { approval: body.approval, expires_at: body.expires_at },
                 };
@@ -390,10 +389,8 @@ impl Fold<'_> {
             let id = self.contained(&body.attempt)?;
             self.containment(id, |containment| {
                 containment.attempts = body.attempt.number;
-                let before = std::mem::replace(
-                    &mut containment.state,
-                    UndoState::Undoing { attempt: body.attempt.clone() },
-                );
+                let before =
+                    std::mem::replace(&mut containment.state, UndoState::Undoing { attempt: body.attempt.clone() });
                 matches!(before, UndoState::Requested | UndoState::Backoff { .. })
             })?;
             return Ok(Applied::default());
@@ -962,10 +959,7 @@ impl Marks {
     }
 }
 
-fn changed(
-    step: &mut StepRun,
-    change: impl FnOnce(&mut StepRun) -> bool,
-) -> (Marks, Marks, &'static str, bool) {
+fn changed(step: &mut StepRun, change: impl FnOnce(&mut StepRun) -> bool) -> (Marks, Marks, &'static str, bool) {
     let (before, word) = (Marks::of(&step.state), step.state.as_str());
     let legal = change(step);
     (before, Marks::of(&step.state), word, legal)

@@ -119,10 +119,9 @@ impl Containment {
         match self.state {
             UndoState::Inforce => self.until,
             UndoState::Backoff { until } => Some(until),
-            UndoState::Requested
-            | UndoState::Undoing { .. }
-            | UndoState::Unknown { .. }
-            | UndoState::Failed { .. } => None,
+            UndoState::Requested | UndoState::Undoing { .. } | UndoState::Unknown { .. } | UndoState::Failed { .. } => {
+                None
+            }
         }
     }
 

@@ -15,9 +15,9 @@ use stanch_playbook::{ActionName, PlanDigest, PlaybookName, Severity, StepKey, T
 
 use crate::alert::{AlertKey, AlertSnapshot};
 use crate::attempt::{AttemptId, IdempotencyKey};
-pub use crate::outline::Outline;
 use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+pub use crate::outline::Outline;
 
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq)]

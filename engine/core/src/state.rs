@@ -222,8 +222,7 @@ impl State {
             }
         }
         for containment in self.inforce.values() {
-            self.contained
-                .insert((containment.run, containment.step.clone(), containment.item), containment.id);
+            self.contained.insert((containment.run, containment.step.clone(), containment.item), containment.id);
             if let Some(at) = containment.timer() {
                 self.timers.insert((at, Timer::Containment(containment.id)));
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stanch_core::attempt::AttemptId;
-use stanch_core::{Body, Effect, IllegalTransition, Record, State, outstanding};
+use stanch_core::{Body, Effect, Epoch, IllegalTransition, Record, State, outstanding};
 
 use crate::Simulation;
 
@@ -61,11 +61,10 @@ pub(crate) fn check(simulation: &Simulation) -> Result<(), BrokenInvariant> {
             Effect::CancelAttempt(_) | Effect::ArmTimer(_) => None,
         })
         .collect();
-    let live = |attempt: &AttemptId| simulation.state.runs.contains_key(&attempt.run);
     let mut under_way: Vec<String> = simulation
         .in_flight
         .iter()
-        .filter(|assignment| live(&assignment.attempt))
+        .filter(|assignment| simulation.state.is_under_way(&assignment.attempt))
         .map(|assignment| name(&assignment.attempt))
         .collect();
     by_state.sort();
@@ -93,7 +92,7 @@ pub fn check_history(records: &[Record]) -> Result<State, BrokenInvariant> {
             if !claimed.insert(name(&body.attempt)) {
                 return Err(BrokenInvariant::Twice(name(&body.attempt)));
             }
-            let thing = format!("{}/{}/{}", body.attempt.run, body.attempt.step, body.attempt.generation);
+            let thing = name(&AttemptId { number: 0, epoch: Epoch(0), ..body.attempt.clone() });
             let key = body.idempotency_key.as_str().to_owned();
             if keys.entry(key.clone()).or_insert_with(|| thing.clone()) != &thing {
                 return Err(BrokenInvariant::Key(key));
@@ -110,7 +109,9 @@ pub fn check_history(records: &[Record]) -> Result<State, BrokenInvariant> {
 }
 
 fn name(attempt: &AttemptId) -> String {
-    format!("{}/{}/{}.{}@{}", attempt.run, attempt.step, attempt.generation, attempt.number, attempt.epoch.0)
+    let AttemptId { run, step, item, purpose, generation, number, epoch } = attempt;
+    let item = item.map_or_else(String::new, |item| format!("[{item}]"));
+    format!("{run}/{step}{item}/{}/{generation}.{number}@{}", purpose.as_str(), epoch.0)
 }
 
 /// Where two states differ, shortly.

@@ -169,7 +169,9 @@ fn finish(simulation: &mut Simulation, plan: &Plan, outcome: &mut dyn FnMut(&Ass
         if let Some((run, step)) = asked {
             let actor = Actor::person("ann");
             let answer = Answer::Succeeded;
-            simulation.command(Command::AnswerStep { actor, run, step, answer, note: String::new() }).unwrap();
+            simulation
+                .command(Command::AnswerStep { actor, run, step, item: None, answer, note: String::new() })
+                .unwrap();
         } else if let Some(alert) = firing {
             let mut snapshot = stanch_simulator::alert(&[], alert.starts_at);
             snapshot.key = alert.key.clone();
@@ -209,7 +211,7 @@ fn every_playbook_succeeds_where_every_step_does() {
 #[test]
 fn a_step_that_fails_ends_the_run_and_finally_still_runs() {
     for (file, plan) in shipped() {
-        for failing in plan.steps.iter().filter(|step| matches!(step.uses, stanch_playbook::Uses::Action { .. })) {
+        for failing in plan.steps.iter().filter(|step| matches!(step.uses, stanch_playbook::Uses::Action(_))) {
             let mut simulation = new(&plan);
             trigger(&mut simulation, &plan);
             let mut tried = 0;
@@ -225,7 +227,7 @@ fn a_step_that_fails_ends_the_run_and_finally_still_runs() {
                 continue;
             }
             let run = only_run(&simulation);
-            assert_eq!(tried, failing.retry.max_attempts, "{}: {}", file.display(), failing.key);
+            assert_eq!(tried, failing.policy.retry.max_attempts, "{}: {}", file.display(), failing.key);
             let expected = if failing.continue_on_error { "succeeded" } else { "failed" };
             assert_eq!(run.state(), expected, "{}: {}", file.display(), failing.key);
             for (step, of) in run.steps.iter().zip(&plan.steps) {
@@ -290,7 +292,7 @@ fn a_restart_after_any_append_loses_no_run_and_repeats_nothing_dangerous() {
                     *claims.entry((body.attempt.step.to_string(), body.attempt.generation)).or_default() += 1;
                 }
             }
-            for step in plan.steps.iter().filter(|step| !step.idempotent) {
+            for step in plan.steps.iter().filter(|step| !step.policy.idempotent) {
                 let most =
                     claims.iter().filter(|((key, _), _)| key == step.key.as_str()).map(|(_, count)| *count).max();
                 assert!(most.unwrap_or(0) <= 1, "{} cut at {cut}: {} was claimed twice", file.display(), step.key);

@@ -296,7 +296,14 @@ fn a_person_answers_what_became_of_an_unknown_step() {
         let run = fire(&mut simulation, FIRST).runs[0];
         simulation.crash();
         let step = StepKey::new("contain.a");
-        let command = Command::AnswerStep { actor: Actor::person("ann"), run, step, answer, note: "looked".to_owned() };
+        let command = Command::AnswerStep {
+            actor: Actor::person("ann"),
+            run,
+            step,
+            item: None,
+            answer,
+            note: "looked".to_owned(),
+        };
         simulation.command(command).unwrap();
         simulation.settle(&mut |_| succeed()).unwrap();
         assert_eq!(last(&simulation).state(), expected);
@@ -316,6 +323,7 @@ fn only_an_unknown_step_takes_an_answer() {
         actor: Actor::person("ann"),
         run,
         step: step.clone(),
+        item: None,
         answer: Answer::Succeeded,
         note: String::new(),
     };
@@ -440,7 +448,7 @@ fn a_cancelled_run_ends_what_waits_and_runs_finally() {
         "detect:\n  w: {uses: wait, with: {duration: 10m}}\ncontain:\n  a: {uses: log, with: {message: x}}\nfinally:\n  e: {uses: log, with: {message: '{{ run.outcome }}'}}\n",
     );
     let run = fire(&mut simulation, FIRST).runs[0];
-    let cancel = Command::CancelRun { actor: Actor::person("ann"), run, reason: "false alarm".into() };
+    let cancel = Command::CancelRun { actor: Actor::person("ann"), run, reason: "false alarm".into(), undo: false };
     simulation.command(cancel).unwrap();
     assert_eq!(simulation.in_flight[0].with["message"], json!("cancelled"));
     finish_all(&mut simulation);

@@ -330,10 +330,9 @@ pub(super) fn cancelled(run: &Run) -> Arc<str> {
 
 /// The first step of the four phases that failed.
 pub(super) fn failed_step<'a>(run: &Run, plan: &'a Plan) -> Option<&'a Step> {
-    let failed =
-        |(step, of): &(&Arc<crate::run::StepRun>, &Step)| {
-            of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. })
-        };
+    let failed = |(step, of): &(&Arc<crate::run::StepRun>, &Step)| {
+        of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. })
+    };
     run.steps.iter().zip(&plan.steps).find(failed).map(|(_, of)| of)
 }
 

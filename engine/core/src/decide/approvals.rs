@@ -56,7 +56,8 @@ impl Draft {
     /// What the steps that need this approval would do, and its digest.
     fn targets(&self, run: &Run, plan: &Plan, index: usize) -> (Arc<[ApprovalTarget]>, Arc<str>) {
         let guarded = plan.steps.iter().enumerate().filter(|(_, step)| step.needs.contains(&index));
-        let targets: Arc<[ApprovalTarget]> = guarded.filter_map(|(at, step)| self.target(run, plan, at, step)).collect();
+        let targets: Arc<[ApprovalTarget]> =
+            guarded.filter_map(|(at, step)| self.target(run, plan, at, step)).collect();
         let text = serde_json::to_vec(&*targets).unwrap_or_default();
         (targets, hex::encode(Sha256::digest(text)).into())
     }
@@ -117,9 +118,8 @@ impl Draft {
 
     /// Whether a step that an approval guards has been started: from then on the targets are what was approved.
     fn has_begun(&self, run: &Run, plan: &Plan, approval: usize) -> bool {
-        let begun = |(step, of): (&Arc<crate::run::StepRun>, &Step)| {
-            of.needs.contains(&approval) && step.started_at.is_some()
-        };
+        let begun =
+            |(step, of): (&Arc<crate::run::StepRun>, &Step)| of.needs.contains(&approval) && step.started_at.is_some();
         run.steps.iter().zip(&plan.steps).any(begun)
     }
 
@@ -198,7 +198,11 @@ fn may_decide(question: &Question, actor: &Actor, person: &Person) -> Result<(),
         None => from == &person.name && person.name != "local",
     };
     if !asked.from.is_empty() && !asked.from.iter().any(named) {
-        return Err(Rejected::NotAllowed(format!("{} is not among those asked: {}", person.name, asked.from.join(", "))));
+        return Err(Rejected::NotAllowed(format!(
+            "{} is not among those asked: {}",
+            person.name,
+            asked.from.join(", ")
+        )));
     }
     if asked.excluded.as_ref() == Some(actor) {
         return Err(Rejected::NotAllowed(format!("{} started the run; somebody else must decide", person.name)));

@@ -15,8 +15,8 @@ use crate::effect::Effect;
 use crate::id::RunId;
 use crate::names::{StepNames, render};
 use crate::record::{
-    AttemptFailed, AttemptLate, AttemptScheduled, AttemptSucceeded, AttemptUnknown, DeadLetter, RenderedCall, StepWoken,
-    Then, Unsettled, Verification, Waiting,
+    AttemptFailed, AttemptLate, AttemptScheduled, AttemptSucceeded, AttemptUnknown, DeadLetter, RenderedCall,
+    StepWoken, Then, Unsettled, Verification, Waiting,
 };
 use crate::run::{Place, Rendered, Run, StepState};
 use crate::state::Timer;
@@ -174,10 +174,7 @@ impl Draft {
             match until.condition.evaluate_bool(names) {
                 Ok(true) => {}
                 Ok(false) if next <= began.plus(until.within) && !self.is_cancelled(attempt, step) => {
-                    return Err(Unsettled {
-                        reason: "until does not hold yet".into(),
-                        then: Then::Retry { at: next },
-                    });
+                    return Err(Unsettled { reason: "until does not hold yet".into(), then: Then::Retry { at: next } });
                 }
                 Ok(false) => {
                     let within = stanch_playbook::time::Spoken(until.within);
@@ -209,9 +206,8 @@ impl Draft {
         let Some(verify) = &step.verify else { return };
         let names = StepNames::new(&self.state, run, plan, place).with_result(&output);
         let looked = verify.until.condition.evaluate_bool(&names);
-        let was_unknown = run
-            .at(place)
-            .is_some_and(|of| matches!(&of.state, StepState::Verifying { unknown: Some(_), .. }));
+        let was_unknown =
+            run.at(place).is_some_and(|of| matches!(&of.state, StepState::Verifying { unknown: Some(_), .. }));
         let (outputs, unsettled) = match looked {
             // Of an action whose result nobody saw there is nothing to evaluate.
             Ok(true) if was_unknown => (Value::Object(Map::new()), None),
@@ -220,9 +216,7 @@ impl Draft {
                 let then = self.after_verification(attempt, step, place);
                 (Value::Null, Some(Unsettled { reason: self.not_verified(attempt, then, "").into(), then }))
             }
-            Err(error) => {
-                (Value::Null, Some(Unsettled { reason: format!("verify: {error}").into(), then: end(step) }))
-            }
+            Err(error) => (Value::Null, Some(Unsettled { reason: format!("verify: {error}").into(), then: end(step) })),
         };
         self.emit(AttemptSucceeded {
             attempt: attempt.clone(),

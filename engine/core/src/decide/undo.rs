@@ -104,10 +104,8 @@ impl Draft {
                 reason: "its time is over".to_owned(),
             }),
             UndoState::Backoff { .. } => self.begin_undo(id),
-            UndoState::Requested
-            | UndoState::Undoing { .. }
-            | UndoState::Unknown { .. }
-            | UndoState::Failed { .. } => {}
+            UndoState::Requested | UndoState::Undoing { .. } | UndoState::Unknown { .. } | UndoState::Failed { .. } => {
+            }
         }
     }
 
@@ -224,7 +222,12 @@ impl Draft {
         Ok(())
     }
 
-    pub(super) fn extend(&mut self, id: ContainmentId, until: Option<Timestamp>, reason: String) -> Result<(), Rejected> {
+    pub(super) fn extend(
+        &mut self,
+        id: ContainmentId,
+        until: Option<Timestamp>,
+        reason: String,
+    ) -> Result<(), Rejected> {
         let containment = self.state.inforce.get(&id).ok_or(Rejected::UnknownContainment(id))?;
         if containment.state.is_under_way() {
             return Err(Rejected::UndoUnderWay(id));
