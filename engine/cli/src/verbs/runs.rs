@@ -106,7 +106,7 @@ fn list(page: &Page<RunSummary>) -> String {
     for run in &page.items {
         table.row([
             plain(short(&run.id.to_string())),
-            format::state(&run.state),
+            state(run),
             plain(run.phase.map_or("-", |phase| phase.as_str())),
             plain(format::date_time(run.started_at)),
             plain(run.finished_at.map_or("-".to_owned(), |at| format::duration(at.since(run.started_at)))),
@@ -115,6 +115,15 @@ fn list(page: &Page<RunSummary>) -> String {
         ]);
     }
     table.render(*OUT) + page.more()
+}
+
+/// A run's state, and beside it that somebody is asked.
+fn state(run: &RunSummary) -> (Style, String) {
+    let (style, state) = format::state(&run.state);
+    match run.asks {
+        0 => (style, state),
+        asks => (format::mark("unknown").1, format!("{state} ({asks} unknown: answer)")),
+    }
 }
 
 /// A run as it is shown.
@@ -178,7 +187,7 @@ struct Attempt {
 
 fn show(run: &Detail) -> String {
     let summary = &run.summary;
-    let (style, state) = format::state(&summary.state);
+    let (style, state) = state(summary);
     let head = format!("run of {}", inert(summary.playbook.as_str()));
     let mut out = format!("{}  {}\n", OUT.paint(Style::Bold, &head), OUT.paint(style, &inert(&state)));
     let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<12}{}\n", inert(&value)));

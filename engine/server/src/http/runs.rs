@@ -241,6 +241,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_list_tells_a_question_from_a_healthy_wait() {
+        let asking = "playbook: asking\ndetect:\n  a: {uses: log, with: {message: unknown}, idempotent: false}\n  \
+                      b: {uses: log, with: {message: unknown}, idempotent: false}\n";
+        let engine = Engine::start(&[LONG, asking]).await;
+        engine.run("long").await;
+        let id = engine.run("asking").await;
+        let shown = async || {
+            let list = engine.send(get("/api/v1/runs")).await.json;
+            let of = |run: &Value| (run["playbook"].clone(), run["state"].clone(), run["asks"].clone());
+            list["items"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+        };
+        let long = (json!("long"), json!("waiting"), json!(0));
+        assert_eq!(shown().await, [(json!("asking"), json!("waiting"), json!(2)), long.clone()]);
+        for (step, left) in [("a", 1), ("b", 0)] {
+            let metrics = engine.metrics().await;
+            assert!(metrics.contains("\nstanch_steps_unknown{playbook=\"long\"} 0\n"), "{metrics}");
+            let line = format!("\nstanch_steps_unknown{{playbook=\"asking\"}} {}\n", left + 1);
+            assert!(metrics.contains(&line), "{metrics}");
+            let body = json!({"step": step, "answer": "succeeded"}).to_string();
+            let answer = engine.send(post(&format!("/api/v1/runs/{id}/answer"), body)).await;
+            assert_eq!((answer.status, &answer.json["asks"]), (200, &json!(left)), "{}", answer.json);
+        }
+        assert_eq!(shown().await, [(json!("asking"), json!("succeeded"), json!(0)), long]);
+        assert!(engine.metrics().await.contains("\nstanch_steps_unknown{playbook=\"asking\"} 0\n"));
+    }
+
+    #[tokio::test]
     async fn a_live_run_can_be_cancelled_once() {
         let engine = Engine::start(&[LONG]).await;
         let id = engine.run("long").await;
