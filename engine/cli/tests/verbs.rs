@@ -175,6 +175,38 @@ fn a_run_is_started_listed_watched_and_cancelled() {
 }
 
 #[test]
+fn a_question_stands_in_the_list_and_a_retry_says_what_it_may_do() {
+    let engine = Engine::start(&["asking.yaml"]);
+    let started = engine.stanch(&["run", "asking", "-o", "json"]);
+    assert_eq!(started.exit, 0, "{}", started.err);
+    let id = engine.first("runs");
+    let (mut watcher, mut lines) = engine.follow(&["runs", "watch", &id]);
+    let mut asked = |count: usize| {
+        let asks = lines.by_ref().filter(|line| line.as_ref().unwrap().contains("stanch runs answer"));
+        assert_eq!(asks.take(count).count(), count, "the watcher shows the questions");
+    };
+    asked(2);
+    let listed = engine.stanch(&["runs", "list"]).out;
+    assert!(listed.contains("… waiting (2 unknown: answer)"), "{listed}");
+    let retried = engine.stanch(&["runs", "answer", &id, "command", "retry"]);
+    assert_eq!(
+        (retried.exit, &*retried.err),
+        (
+            0,
+            "warning: detect.command is not idempotent: if it happened before, it now happens twice; \
+             look whether the process of the attempt before still runs\n"
+        )
+    );
+    let harmless = engine.stanch(&["runs", "answer", &id, "detect.harmless", "retry"]);
+    assert_eq!((harmless.exit, &*harmless.err), (0, ""));
+    asked(2);
+    let answered = engine.stanch(&["runs", "answer", &id, "command", "succeeded"]);
+    assert_eq!((answered.exit, &*answered.err), (0, ""));
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+}
+
+#[test]
 fn watching_outlives_the_engine() {
     let mut engine = Engine::start(&["long.yaml"]);
     assert_eq!(engine.stanch(&["run", "long"]).exit, 0);

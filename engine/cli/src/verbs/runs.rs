@@ -83,11 +83,32 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
                 Answer::Failed => "failed",
                 Answer::Retry => "retry",
             };
+            let warning = match answer {
+                Answer::Retry => retry_warning(&read(client.get(&format!("{LIST}/{id}")).await?)?, &step),
+                Answer::Succeeded | Answer::Failed => None,
+            };
             let body = json!({"step": step, "answer": word, "note": note});
             let answer = client.post(&format!("{LIST}/{id}/answer"), &body).await?;
+            if let Some(warning) = warning {
+                terminal::note(&warning);
+            }
             acted(&answer, format, "the answer is recorded")
         }
     }
+}
+
+/// What trying a step again may do, where that is not known to be harmless. One line.
+fn retry_warning(run: &Detail, named: &str) -> Option<String> {
+    let is = |key: &str| key == named || key.split_once('.').is_some_and(|(_, name)| name == named);
+    let (key, step) = run.steps.iter().find(|(key, _)| is(key))?;
+    if step.state != "unknown" || step.idempotent == Some(true) {
+        return None;
+    }
+    let look = match step.uses.as_deref() {
+        Some("exec") => "; look whether the process of the attempt before still runs",
+        _ => "",
+    };
+    Some(format!("warning: {} is not idempotent: if it happened before, it now happens twice{look}", inert(key)))
 }
 
 fn acted(answer: &Value, format: Format, what: &str) -> Outcome {
@@ -170,6 +191,7 @@ struct Step {
     #[serde(default)]
     position: usize,
     uses: Option<String>,
+    idempotent: Option<bool>,
     output: Option<Value>,
     error: Option<String>,
     #[serde(default)]

@@ -64,6 +64,8 @@ pub(crate) struct StepView {
     position: usize,
     /// The action, or `wait`; null where that is not known any more.
     uses: Option<ActionName>,
+    /// Whether repeating it is harmless; null where that is not known any more.
+    idempotent: Option<bool>,
     /// The action's result.
     output: Option<Value>,
     /// The step's evaluated `outputs`.
@@ -143,6 +145,7 @@ impl RunDetail {
                 Uses::Action { name, .. } => name.clone(),
                 Uses::Wait(_) => ActionName::new("wait"),
             });
+            view.idempotent = Some(step.idempotent);
         }
         for record in records {
             run.apply(record);
@@ -260,6 +263,7 @@ impl StepView {
             state: "pending",
             position,
             uses: None,
+            idempotent: None,
             output: None,
             outputs: None,
             error: None,
