@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use stanch_journal::Hash;
 
 use crate::format::Format;
 use crate::input::Input;
@@ -284,6 +285,9 @@ pub enum Audit {
         /// It holds some records only, such as those of one run
         #[arg(long)]
         excerpt: bool,
+        /// The hash of a head that was noted before; fails where no record has it, so that a cut-off end is found
+        #[arg(long, value_name = "HASH")]
+        head: Option<Hash>,
     },
     /// Writes every record as a line of JSON, from the running engine or from the directory of a stopped one
     Export {

@@ -136,6 +136,16 @@ fn an_export_verifies_until_it_is_tampered_with() {
     let verified = stanch(&["audit", "verify", &file]);
     assert_eq!((verified.exit, verified.out.contains("chain verified")), (0, true), "{}", verified.err);
 
+    assert!(verified.out.contains("an end that was cut off cannot be seen"), "{}", verified.out);
+    let head = verified.out.split("head ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let noted = stanch_reading(&["audit", "verify", "-", "--head", &head], &format!("{text}\n\n"));
+    assert_eq!((noted.exit, noted.out.contains("the noted head is record")), (0, true), "{}", noted.err);
+    let cut = &text[..text.trim_end().rfind('\n').unwrap() + 1];
+    assert_eq!(stanch_reading(&["audit", "verify", "-"], cut).exit, 0);
+    let cut = stanch_reading(&["audit", "verify", "-", "--head", &head], cut);
+    assert_eq!((cut.exit, cut.err.contains("none of them has the hash")), (1, true), "{}", cut.err);
+    assert_eq!(stanch(&["audit", "verify", &file, "--head", "nonsense"]).exit, 2);
+
     let third = text.lines().nth(2).unwrap();
     let tampered = text.replace(third, &third.replacen("\"time\":\"2", "\"time\":\"3", 1));
     assert_ne!(tampered, text);

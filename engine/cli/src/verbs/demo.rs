@@ -179,7 +179,7 @@ async fn show_trail(client: &Client) -> Result<bool, Failure> {
     let response = client.send(client.request(Method::GET, "/api/v1/audit")).await?;
     let export = response.bytes().await.map_err(|error| client.lost(&error))?;
     let entries = trail::entries(&export)?;
-    let verified = stanch_journal::verify(&export[..], Scope::Whole);
+    let verified = stanch_journal::verify(&export[..], Scope::Whole, None);
     let (holds, (style, text)) = match &verified {
         Ok(verified) => (true, audit::verdict(verified, Scope::Whole)),
         Err(broken) => (false, (Style::Red, format!("✘ {}", inert(&broken.to_string())))),
