@@ -54,13 +54,12 @@ pub fn show(started: &Value, format: Format) -> Outcome {
     if !format.print(started)? {
         terminal::print(&told(started))?;
     }
-    Ok(match started["dead_letter"].as_str() {
-        None => Exit::Done,
-        Some(id) => {
-            note(&format!("not all of it could be read; stanch events dead-letters {} shows why", inert(short(id))));
-            Exit::Failed
-        }
-    })
+    let letters: Vec<&str> =
+        started["dead_letters"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for id in &letters {
+        note(&format!("not all of it could be used; stanch events dead-letters {} shows why", inert(short(id))));
+    }
+    Ok(if letters.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 fn told(started: &Value) -> String {
@@ -74,7 +73,7 @@ fn told(started: &Value) -> String {
             format!("run {id} is {state}; stanch runs watch {end} shows it\n")
         })
         .collect();
-    match (&runs[..], &started["duplicate"], &started["dead_letter"]) {
+    match (&runs[..], &started["duplicate"], &started["dead_letters"]) {
         ([], Value::Bool(true), _) => "taken; it had been seen before and starts nothing\n".to_owned(),
         ([], _, Value::Null) => "taken; it starts no run\n".to_owned(),
         ([], ..) => String::new(),
@@ -153,6 +152,6 @@ mod tests {
         );
         assert_eq!(told(&json!({"runs": [], "duplicate": false})), "taken; it starts no run\n");
         assert!(told(&json!({"runs": [], "duplicate": true})).contains("seen before"));
-        assert_eq!(told(&json!({"dead_letter": "x"})), "");
+        assert_eq!(told(&json!({"dead_letters": ["x"]})), "");
     }
 }

@@ -83,7 +83,7 @@ async fn take(http: &Http, source: Option<String>, request: Request) -> Result<R
         Ok(Given { mut receipt, bad, truncated }) => {
             if let Some(unreadable) = bad {
                 let received = Received { size: decoded.len() as u64, bytes: decoded };
-                receipt.dead_letter = http.keep(letter, &unreadable, &received).await?;
+                receipt.dead_letters.extend(http.keep(letter, &unreadable, &received).await?);
             }
             Ok(http.started(StatusCode::OK, receipt, Wait::of(&parts.headers), truncated).await)
         }
@@ -169,7 +169,7 @@ impl Http {
         letter: Letter<'_>,
         unreadable: &Unreadable,
         received: &Received,
-    ) -> Result<Option<DeadLetterId>, Refused> {
+    ) -> Result<Vec<DeadLetterId>, Refused> {
         let kept = &received.bytes[..received.bytes.len().min(KEPT)];
         let actor = letter.actor.clone();
         let letter = DeadLetter {
@@ -183,7 +183,7 @@ impl Http {
         };
         tracing::warn!(via = letter.via, code = letter.code, size = letter.size, "kept as a dead letter");
         let receipt = self.app.handle.submit(Command::KeepDeadLetter { actor, letter }).await?;
-        Ok(receipt.dead_letter)
+        Ok(receipt.dead_letters)
     }
 
     async fn refuse(
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(letters.len(), index + 1);
             assert_eq!(
                 (&letters[0]["id"], &letters[0]["via"]),
-                (&answer.json["dead_letter"], &json!("/webhooks/alertmanager/eu"))
+                (&answer.json["dead_letters"][0], &json!("/webhooks/alertmanager/eu"))
             );
         }
     }
@@ -269,10 +269,31 @@ mod tests {
         body["alerts"].as_array_mut().unwrap().insert(0, bad);
         let answer = engine.send(post("/webhooks/alertmanager/eu", body.to_string())).await;
         assert_eq!((answer.status, answer.json["runs"].as_array().map(Vec::len)), (200, Some(1)), "{}", answer.json);
-        let id = answer.json["dead_letter"].as_str().unwrap();
+        let id = answer.json["dead_letters"][0].as_str().unwrap();
         let letter = engine.send(get(&format!("/api/v1/dead-letters/{id}"))).await.json;
         assert!(letter["reason"].as_str().unwrap().starts_with("alerts[0]: startsAt"), "{letter}");
         assert_eq!(letter["body"], body.to_string());
+    }
+
+    #[tokio::test]
+    async fn an_answer_names_every_dead_letter_that_was_made_of_the_body() {
+        let unusable = "playbook: unusable\ntriggers:\n  - alertmanager: {matchers: ['scenario=~\".+\"']}\n    \
+                        key: \"{{ alert.labels.missing }}\"\ndetect:\n  note: {uses: log, with: {message: seen}}\n";
+        let engine = Engine::start(&[ANY, unusable]).await;
+        let mut body: Value = serde_json::from_slice(&fixture("single-firing")).unwrap();
+        let mut second = body["alerts"][0].clone();
+        second["fingerprint"] = "00aa".into();
+        body["alerts"].as_array_mut().unwrap().extend([second, Value::Null]);
+        let answer = engine.send(post("/webhooks/alertmanager/eu", body.to_string())).await;
+        let named = answer.json["dead_letters"].as_array().unwrap();
+        let mut codes = Vec::new();
+        for id in named {
+            let letter = engine.send(get(&format!("/api/v1/dead-letters/{}", id.as_str().unwrap()))).await.json;
+            codes.push(letter["code"].as_str().unwrap().to_owned());
+        }
+        let unusable = "trigger.evaluation-failed";
+        assert_eq!(codes, [unusable, unusable, "alertmanager.invalid-alert"], "{}", answer.json);
+        assert_eq!((answer.status, answer.json["runs"].as_array().map(Vec::len)), (200, Some(2)));
     }
 
     #[tokio::test]
@@ -280,7 +301,7 @@ mod tests {
         let engine = Engine::start(&[ANY]).await;
         let answer = engine.send(post("/webhooks/alertmanager", vec![b'x'; 9 << 20])).await;
         assert_eq!((answer.status, &answer.json["code"]), (202, &json!("body.too-large")));
-        let id = answer.json["dead_letter"].as_str().unwrap();
+        let id = answer.json["dead_letters"][0].as_str().unwrap();
         let letter = engine.send(get(&format!("/api/v1/dead-letters/{id}"))).await.json;
         assert_eq!((&letter["complete"], &letter["size"]), (&json!(false), &json!(9 << 20)));
     }

@@ -28,9 +28,9 @@ pub(crate) struct Problem {
     detail: String,
     /// What can be done about it.
     remedy: String,
-    /// The dead letter that keeps what came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dead_letter: Option<DeadLetterId>,
+    /// The dead letters that keep what came.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dead_letters: Vec<DeadLetterId>,
 }
 
 impl Problem {
@@ -48,7 +48,7 @@ impl Problem {
             code,
             detail: shorten(detail.as_ref(), DETAIL),
             remedy: remedy.into(),
-            dead_letter: None,
+            dead_letters: Vec::new(),
         }
     }
 
@@ -71,13 +71,13 @@ impl Problem {
 
     /// Something came that cannot be read and is kept. Repeats nothing of what came: that may hold secrets, and this
     /// lands in the sender's log.
-    pub(super) fn unreadable(status: StatusCode, unreadable: &Unreadable, kept: Option<DeadLetterId>) -> Self {
+    pub(super) fn unreadable(status: StatusCode, unreadable: &Unreadable, kept: Vec<DeadLetterId>) -> Self {
         let detail = "the body cannot be read and is kept as a dead letter";
-        let remedy = match kept {
-            Some(id) => format!("see why with GET /api/v1/dead-letters/{id}, and mend the sender"),
-            None => "see GET /api/v1/dead-letters, and mend the sender".to_owned(),
+        let remedy = match kept.first() {
+            Some(id) => format!("see why with stanch events dead-letters {id}, and mend the sender"),
+            None => "see stanch events dead-letters, and mend the sender".to_owned(),
         };
-        Self { dead_letter: kept, ..Self::new(status, unreadable.code, detail, remedy) }
+        Self { dead_letters: kept, ..Self::new(status, unreadable.code, detail, remedy) }
     }
 
     #[cfg(test)]
