@@ -148,3 +148,25 @@ fn a_stream_delivers_what_was_published_while_the_engine_was_down_and_each_once(
         }
     });
 }
+
+#[test]
+fn the_log_says_that_nats_is_away_and_that_it_is_back() {
+    let mut nats = Nats::start();
+    let url = nats.url();
+    nats.kill();
+    let with_password = url.replace("nats://", "nats://ann:hunter2@");
+    let engine = Setup::new().config(format!("nats: {{url: \"{with_password}\"}}\n")).start();
+    let said = |what: &str| {
+        eventually(&format!("the log says: {what}"), SOON, || {
+            let log = String::from_utf8_lossy(&engine.process.output()).into_owned();
+            assert!(!log.contains("hunter2"), "{log}");
+            let lines = log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect::<Vec<_>>();
+            if lines.is_empty() { Err(log) } else { Ok(lines) }
+        })
+    };
+    let away = said("NATS cannot be reached");
+    assert!(away[0].contains("\"WARN\"") && away[0].contains(url.trim_start_matches("nats://")), "{away:?}");
+    nats.start_again();
+    assert!(said("connected to NATS")[0].contains("\"INFO\""));
+    assert_eq!(said("NATS cannot be reached").len(), 1, "it is said once, however often it is tried");
+}

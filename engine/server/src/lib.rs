@@ -15,6 +15,7 @@ mod nats;
 pub mod playbooks;
 mod schedules;
 pub mod schema;
+mod senders;
 mod serve;
 mod store;
 pub mod summary;

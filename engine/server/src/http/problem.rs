@@ -96,7 +96,8 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"stanch\""));
+            let schemes = "Bearer realm=\"stanch\", Basic realm=\"stanch\", charset=\"UTF-8\"";
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(schemes));
         }
         response
     }
