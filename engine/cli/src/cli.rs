@@ -75,7 +75,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Where to listen; a loopback address, since nothing authenticates yet
-    #[arg(long, env = "STANCH_LISTEN", default_value = "127.0.0.1:9190", value_name = "ADDRESS")]
+    #[arg(long, env = "STANCH_LISTEN", default_value = "127.0.0.1:9190", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where the journal lies; made where it is not there
     #[arg(long, env = "STANCH_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -95,7 +95,7 @@ pub struct Demo {
     #[arg(long)]
     pub once: bool,
     /// Where to listen; 127.0.0.1:9190, or any free port where that is taken
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub listen: Option<SocketAddr>,
 }
 
@@ -319,6 +319,10 @@ pub struct Schema {
 
 fn duration(text: &str) -> Result<Duration, stanch_playbook::InvalidDuration> {
     stanch_playbook::parse_duration(text)
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "give an IP address and a port up to 65535, such as 127.0.0.1:9190")
 }
 
 #[cfg(test)]

@@ -77,6 +77,23 @@ fn a_missing_playbook_directory_is_named_and_nothing_is_made() {
 }
 
 #[test]
+fn an_address_that_cannot_be_listened_on_is_named_once_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().to_str().unwrap();
+    let serve = |address: &str| stanch(&["serve", "--listen", address, "--data-dir", path, "--playbooks", path]);
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let refused = serve(&taken);
+    assert_eq!((refused.exit, refused.err.matches("in use").count()), (1, 1), "{}", refused.err);
+    assert!(refused.err.contains(&taken) && refused.err.contains("--listen"), "{}", refused.err);
+    for wrong in ["127.0.0.1:99999", "127.0.0.1", "localhost:9190", ":9190"] {
+        let refused = serve(wrong);
+        assert_eq!((refused.exit, refused.err.contains("such as 127.0.0.1:9190")), (2, true), "{}", refused.err);
+        assert_eq!(refused.err.matches(&format!("'{wrong}'")).count(), 1, "{}", refused.err);
+    }
+}
+
+#[test]
 fn schemas_are_written_and_drift_is_named() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().to_str().unwrap();

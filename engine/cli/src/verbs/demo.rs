@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{audit, serve};
 use crate::cli::Demo;
 use crate::client::Client;
-use crate::failure::{Exit, Failure, Outcome, causes};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::format::short;
 use crate::signals::Signals;
 use crate::terminal::{self, OUT, Style, inert, note};
@@ -82,7 +82,7 @@ async fn start(asked: Option<SocketAddr>, home: &TempDir) -> Result<Server, Fail
         }
         started => started,
     };
-    started.map_err(|error| Failure::new(inert(&causes(&error))))
+    started.map_err(|error| serve::not_started(&error))
 }
 
 /// The playbook asks the engine itself, which `http` does to no loopback address unless allowed.

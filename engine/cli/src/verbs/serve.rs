@@ -1,8 +1,9 @@
 //! `stanch serve`: an engine until a signal ends it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use stanch_server::{Config, Options};
+use stanch_server::{Config, Options, StartupError};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Serve;
@@ -23,7 +24,7 @@ pub async fn run(arguments: Serve) -> Outcome {
     let mut signals = Signals::new()?;
     let options = Options { listen, data_dir, playbooks, config };
     let server = tokio::select! {
-        started = stanch_server::start(options) => started.map_err(|error| Failure::new(inert(&causes(&error))))?,
+        started = stanch_server::start(options) => started.map_err(|error| not_started(&error))?,
         signal = signals.next() => return Err(Failure::new(format!("{signal} came before the engine had started"))),
     };
     tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "the engine serves");
@@ -33,6 +34,20 @@ pub async fn run(arguments: Serve) -> Outcome {
         () = server.stop(signal) => Ok(Exit::Done),
         signal = signals.next() => Err(Failure::new(format!("{signal} came before the engine had ended in good order"))
             .help("nothing that was acknowledged is lost; attempts that were under way will be unknown")),
+    }
+}
+
+/// Why an engine did not start, and what to do about it.
+pub fn not_started(error: &StartupError) -> Failure {
+    let failure = Failure::new(inert(&causes(error)));
+    match error {
+        StartupError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => {
+            failure.help("another program, perhaps another engine, listens there; name another address with --listen")
+        }
+        StartupError::Listen { .. } => {
+            failure.help("name an address of this machine with --listen, such as 127.0.0.1:9190")
+        }
+        _ => failure,
     }
 }
 

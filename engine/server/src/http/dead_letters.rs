@@ -109,7 +109,7 @@ impl Http {
         let stored = self.app.views.get(Table::DeadLetters, id.0.as_bytes()).map_err(Problem::unavailable)?;
         let summary: Option<DeadLetterSummary> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let summary = summary.ok_or_else(|| {
-            let remedy = "GET /api/v1/dead-letters lists all dead letters";
+            let remedy = "stanch events dead-letters lists all dead letters";
             Problem::unknown("dead-letter.unknown", format!("no dead letter has the id {id}"), remedy)
         })?;
         let (reader, sequence) = (Arc::clone(&self.app.reader), summary.record);

@@ -29,8 +29,8 @@ pub(crate) struct Problem {
     /// What can be done about it.
     remedy: String,
     /// The dead letters that keep what came.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    dead_letters: Vec<DeadLetterId>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dead_letters: Box<[DeadLetterId]>,
 }
 
 impl Problem {
@@ -48,7 +48,7 @@ impl Problem {
             code,
             detail: shorten(detail.as_ref(), DETAIL),
             remedy: remedy.into(),
-            dead_letters: Vec::new(),
+            dead_letters: Box::default(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Problem {
             Some(id) => format!("see why with stanch events dead-letters {id}, and mend the sender"),
             None => "see stanch events dead-letters, and mend the sender".to_owned(),
         };
-        Self { dead_letters: kept, ..Self::new(status, unreadable.code, detail, remedy) }
+        Self { dead_letters: kept.into(), ..Self::new(status, unreadable.code, detail, remedy) }
     }
 
     #[cfg(test)]
@@ -131,23 +131,23 @@ impl From<Rejected> for Problem {
                 let remedy = "GET /api/v1/playbooks/{name} shows the inputs that it takes";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "inputs.invalid", detail, remedy)
             }
-            Rejected::UnknownRun(_) => Self::unknown("run.unknown", detail, "GET /api/v1/runs lists all runs"),
+            Rejected::UnknownRun(_) => Self::unknown("run.unknown", detail, "stanch runs list shows all runs"),
             Rejected::UnknownStep(_) => {
-                Self::unknown("step.unknown", detail, "GET /api/v1/runs/{id} shows the run's steps")
+                Self::unknown("step.unknown", detail, "stanch runs show RUN shows the run's steps")
             }
             Rejected::NotUnknown { .. } => {
-                Self::conflict("step.not-unknown", detail, "GET /api/v1/runs/{id} shows what the run waits for")
+                Self::conflict("step.not-unknown", detail, "stanch runs show RUN shows what the run waits for")
             }
             Rejected::AlreadyCancelled(_) => {
                 Self::conflict("run.already-cancelled", detail, "wait until what is under way has ended")
             }
             Rejected::UnknownIncident(_) => {
-                Self::unknown("incident.unknown", detail, "GET /api/v1/incidents lists all incidents")
+                Self::unknown("incident.unknown", detail, "stanch incidents list shows all incidents")
             }
             Rejected::IncidentBusy(_) => {
-                Self::conflict("incident.busy", detail, "POST /api/v1/runs/{id}/cancel ends a run")
+                Self::conflict("incident.busy", detail, "stanch runs cancel RUN ends a run early")
             }
-            Rejected::UnknownAttempt => Self::unknown("attempt.unknown", detail, "GET /api/v1/runs lists all runs"),
+            Rejected::UnknownAttempt => Self::unknown("attempt.unknown", detail, "stanch runs list shows all runs"),
         }
     }
 }
