@@ -136,7 +136,7 @@ pub struct Emit {
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub source: String,
     /// Publishes it on this NATS server instead
-    #[arg(long, value_name = "URL", requires = "subject", env = "STANCH_NATS")]
+    #[arg(long, value_name = "URL", requires = "subject")]
     pub nats: Option<String>,
     /// The NATS subject
     #[arg(long, value_name = "SUBJECT", requires = "nats")]

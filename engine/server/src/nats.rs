@@ -146,6 +146,8 @@ pub(crate) async fn run(
             }
         }
         tokio::select! {
+            // First: the end of the subscriptions is a part of it and no reason to make them again.
+            biased;
             () = stop.cancelled() => break,
             changed = reloaded.changed() => if changed.is_err() { break },
             changed = status.changed() => if changed.is_err() { break },
