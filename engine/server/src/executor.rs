@@ -4,6 +4,8 @@
 //! cost of an fsync is shared by all that came meanwhile. Nothing that a batch decided leaves before the batch is durable,
 //! and readers are shown durable states alone.
 
+mod letters;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use stanch_playbook::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::letters::Allowance;
 use crate::store::{Batch, Done, Order, Store, start_writer};
 use crate::summary::{IncidentSummary, RunSummary};
 
@@ -166,6 +169,7 @@ pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, att
         places: Arc::new(Semaphore::new(attempts.clamp(1, Semaphore::MAX_PERMITS))),
         cancels: HashMap::new(),
         watchers: HashMap::new(),
+        letters: Allowance::new(tokio::time::Instant::now()),
         timer: None,
         paused_until: None,
         handle: handle.clone(),
@@ -208,6 +212,7 @@ struct Executor<D> {
     places: Arc<Semaphore>,
     cancels: HashMap<AttemptId, CancellationToken>,
     watchers: HashMap<RunId, Vec<Arc<Watcher>>>,
+    letters: Allowance,
     timer: Option<Timestamp>,
     paused_until: Option<tokio::time::Instant>,
     handle: Handle,
@@ -243,7 +248,7 @@ impl<D: Dispatch> Executor<D> {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Command { command, reply } => {
+            Input::Command { mut command, reply } => {
                 if let Some(until) = self.paused_until {
                     if tokio::time::Instant::now() < until {
                         let why = self.health.borrow().journal.clone().unwrap_or_default();
@@ -254,6 +259,9 @@ impl<D: Dispatch> Executor<D> {
                 }
                 if let Command::FinishAttempt { attempt, .. } = &command {
                     self.open.after.ended.push(attempt.clone());
+                }
+                if let Command::KeepDeadLetter { letter, .. } = &mut command {
+                    self.letters.admit(letter, tokio::time::Instant::now());
                 }
                 let result = self.decide(command);
                 self.open.after.replies.push((reply, result));
