@@ -63,6 +63,9 @@ pub enum Command {
     Audit(Audit),
     /// Prints a JSON Schema, or writes or checks all of them
     Schema(Schema),
+    /// Ends the commands of an engine that was killed; engines start it themselves
+    #[command(hide = true)]
+    Warden,
     /// Prints completions for a shell
     Completions {
         /// The shell

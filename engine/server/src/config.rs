@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stanch_workers::{SecretError, SecretSpec, SlackConfig};
+use stanch_workers::{SecretError, SecretSpec, SlackConfig, Warden};
 
 /// The configuration file. Every key may be left out.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -107,6 +107,8 @@ pub struct Options {
     pub playbooks: PathBuf,
     /// The configuration.
     pub config: Config,
+    /// Who ends the commands of `exec` steps where this process is killed.
+    pub warden: Warden,
 }
 
 /// A configuration that cannot be used.

@@ -22,4 +22,5 @@ pub mod summary;
 
 pub use config::{Config, ConfigError, Options};
 pub use serve::{Server, StartupError, start};
+pub use stanch_workers::warden;
 pub use store::StartError;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use stanch_core::Command;
 use stanch_core::run::StepState;
 use stanch_journal::{Reader, Views};
-use stanch_workers::{Egress, ExecConfig, Registry, SecretError, Secrets, Worker, WorkerConfig};
+use stanch_workers::{Egress, ExecConfig, Registry, SecretError, Secrets, Warden, Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -72,7 +72,7 @@ pub struct Server {
 /// # Errors
 /// [`StartupError`]; nothing listens then.
 pub async fn start(options: Options) -> Result<Server, StartupError> {
-    let Options { listen, data_dir, playbooks: directory, config } = options;
+    let Options { listen, data_dir, playbooks: directory, config, warden } = options;
     if !listen.ip().is_loopback() {
         return Err(ConfigError::Open(listen).into());
     }
@@ -102,7 +102,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         None => None,
     };
     let (_, client_of_workers) = watch::channel(client.clone());
-    let worker = Worker::new(worker_config(&config, secrets, client_of_workers)?);
+    let worker = Worker::new(worker_config(&config, secrets, warden, client_of_workers)?);
     let handle = executor::start(store, state, Arc::new(worker), config.attempts.max.unwrap_or(256));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
@@ -196,6 +196,7 @@ fn unreadable(config: &Config, secrets: &Secrets) -> Vec<(String, SecretError)> 
 fn worker_config(
     config: &Config,
     secrets: Secrets,
+    warden: Warden,
     nats: watch::Receiver<Option<async_nats::Client>>,
 ) -> Result<WorkerConfig, StartupError> {
     let egress = Egress::new(config.egress.allow.clone()).map_err(|error| StartupError::Workers(error.to_string()))?;
@@ -204,7 +205,7 @@ fn worker_config(
         egress,
         secrets,
         slack: config.slack.clone().unwrap_or_default(),
-        exec: ExecConfig::default(),
+        exec: ExecConfig { warden, ..ExecConfig::default() },
         nats,
     })
 }
