@@ -72,6 +72,7 @@ impl Action for Exec {
             context.preparing();
             match prepare(context, assignment) {
                 Ok((mut command, stdin)) => {
+                    context.shared.exec.warden.is_needed();
                     context.sending();
                     match command.spawn() {
                         Ok(child) => attend(context, assignment, child, stdin).await,

@@ -33,10 +33,15 @@ struct Post {
 }
 
 impl Warden {
-    /// A warden that is this command, which must come to [`keep_watch`]. Started with the first group that it is told of.
+    /// A warden that is this command, which must come to [`keep_watch`]. Started before the first group that it is told of.
     #[must_use]
     pub fn by(command: Vec<OsString>) -> Self {
         Self(Some(Arc::new(Mutex::new(Post { command, process: None, groups: BTreeSet::new() }))))
+    }
+
+    /// To be called before a group begins: a warden takes longer to start than many a command takes to act.
+    pub(crate) fn is_needed(&self) {
+        self.tell(|post| post.say("\n").or_else(|_| post.start()));
     }
 
     pub(crate) fn begins(&self, group: Pid) {
