@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use stanch_tests::engine::stanch;
 use stanch_tests::nats::{Client, Nats};
 use stanch_tests::{Engine, SOON, Setup, eventually, fixture_json};
 
@@ -147,4 +148,55 @@ fn a_stream_delivers_what_was_published_while_the_engine_was_down_and_each_once(
             other => Err(format!("{other:?}")),
         }
     });
+}
+
+#[test]
+fn the_log_says_that_nats_is_away_and_that_it_is_back() {
+    let mut nats = Nats::start();
+    let url = nats.url();
+    nats.kill();
+    let with_password = url.replace("nats://", "nats://ann:hunter2@");
+    let engine = Setup::new().config(format!("nats: {{url: \"{with_password}\"}}\n")).start();
+    let said = |what: &str| {
+        eventually(&format!("the log says: {what}"), SOON, || {
+            let log = String::from_utf8_lossy(&engine.process.output()).into_owned();
+            assert!(!log.contains("hunter2"), "{log}");
+            let lines = log.lines().filter(|line| line.contains(what)).map(str::to_owned).collect::<Vec<_>>();
+            if lines.is_empty() { Err(log) } else { Ok(lines) }
+        })
+    };
+    let away = said("NATS cannot be reached");
+    assert!(away[0].contains("\"WARN\"") && away[0].contains(url.trim_start_matches("nats://")), "{away:?}");
+    nats.start_again();
+    assert!(said("connected to NATS")[0].contains("\"INFO\""));
+    assert_eq!(said("NATS cannot be reached").len(), 1, "it is said once, however often it is tried");
+}
+
+#[test]
+fn what_is_emitted_over_nats_is_confirmed_or_said_to_be_lost() {
+    let nats = Nats::start();
+    let client = nats.client();
+    let engine = engine(&nats);
+    until_it_listens(&engine, &client);
+    let file = engine.scratch("event.json");
+    std::fs::write(&file, r#"{"specversion": "1.0", "id": "emitted", "source": "/test", "type": "t", "data": {}}"#)
+        .unwrap();
+    let url = nats.url();
+    let emit = |subject: &str| {
+        let ended = stanch(&["emit", file.to_str().unwrap(), "--nats", &url, "--subject", subject]);
+        let text = [ended.stdout, ended.stderr].concat();
+        (ended.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (exit, said) = emit("monitoring.alerts.db");
+    assert_eq!((exit, said.contains(": taken")), (Some(0), true), "{said}");
+    let inputs = newest_inputs(&engine, 2);
+    assert_eq!(inputs["id"], "emitted", "it was durable before it was confirmed");
+    let (exit, said) = emit("nobody.listens");
+    assert_eq!((exit, said.contains("nobody listens")), (Some(1), true), "{said}");
+    client.make_stream("KEPT", &["kept.>"]);
+    let (exit, said) = emit("kept.one");
+    assert_eq!((exit, said.contains("stored in KEPT")), (Some(0), true), "{said}");
+    for wrong in ["monitoring..db", "monitoring.*", "monitoring alerts"] {
+        assert_eq!(emit(wrong).0, Some(2), "{wrong}");
+    }
 }

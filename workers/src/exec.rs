@@ -5,8 +5,8 @@
 //! was left out.
 //!
 //! The command gets a clean environment (`PATH`, `HOME`, `LANG`, the `STANCH_*` of the attempt, the step's `env`) and its
-//! own process group. The whole group ends with the attempt, however it ends: background processes that should outlive
-//! it must leave the group (`setsid`, `systemd-run`).
+//! own process group. The whole group ends with the attempt, however it ends, and with the engine ([`crate::warden`]):
+//! background processes that should outlive it must leave the group (`setsid`, `systemd-run`).
 //!
 //! How it comes out: exit code 0 is success; any other is *failed*; not started is *failed* and not tried again; a time-out,
 //! a cancellation or somebody's signal is *unknown*.
@@ -32,6 +32,7 @@ use crate::action::{Action, Context, refused, unknown};
 use crate::bound::Stream;
 use crate::mask::Mask;
 use crate::parameters::{Parameters, kind, scalar, text_or_json};
+use crate::warden::Warden;
 use crate::worker::shown;
 
 /// Between SIGTERM and SIGKILL.
@@ -46,11 +47,14 @@ pub struct ExecConfig {
     pub directory: Option<PathBuf>,
     /// The `PATH` of commands.
     pub path: OsString,
+    /// Who ends commands where the engine cannot.
+    pub warden: Warden,
 }
 
 impl Default for ExecConfig {
     fn default() -> Self {
-        Self { directory: None, path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into() }
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into();
+        Self { directory: None, path, warden: Warden::default() }
     }
 }
 
@@ -68,6 +72,7 @@ impl Action for Exec {
             context.preparing();
             match prepare(context, assignment) {
                 Ok((mut command, stdin)) => {
+                    context.shared.exec.warden.is_needed();
                     context.sending();
                     match command.spawn() {
                         Ok(child) => attend(context, assignment, child, stdin).await,
@@ -154,7 +159,7 @@ enum Ending {
 }
 
 async fn attend(context: &Context, assignment: &Assignment, mut child: Child, stdin: Option<Vec<u8>>) -> Outcome {
-    let group = Group::of(&child);
+    let group = Group::of(&child, &context.shared.exec.warden);
     let mask = context.secrets().mask();
     let mut stdout = Stream::new(&mask);
     let mut stderr = Stream::new(&mask);
@@ -245,16 +250,20 @@ async fn drain(pipe: Option<impl AsyncRead + Unpin>, stream: &mut Stream) {
 }
 
 /// A command's process group; killed when the attendance ends, in whatever way.
-struct Group(Option<Pid>);
+struct Group(Option<(Pid, Warden)>);
 
 impl Group {
     /// The group of a child that leads one.
-    fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| i32::try_from(id).ok()).filter(|&id| id > 1).map(Pid::from_raw))
+    fn of(child: &Child, warden: &Warden) -> Self {
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).filter(|&id| id > 1).map(Pid::from_raw);
+        Self(group.map(|group| {
+            warden.begins(group);
+            (group, warden.clone())
+        }))
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
+        if let Some((group, _)) = self.0 {
             // It fails where nobody is left, which is what is wanted.
             let _ = killpg(group, signal);
         }
@@ -264,5 +273,8 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
+        if let Some((group, warden)) = &self.0 {
+            warden.is_over(*group);
+        }
     }
 }

@@ -19,6 +19,7 @@ mod nats;
 mod parameters;
 mod secrets;
 mod slack;
+pub mod warden;
 mod worker;
 
 pub use action::{Action, Context, Registry};
@@ -29,4 +30,5 @@ pub use log::Log;
 pub use nats::{NatsPublish, NatsRequest};
 pub use secrets::{SecretError, SecretSpec, SecretText, Secrets};
 pub use slack::{Slack, SlackConfig};
+pub use warden::Warden;
 pub use worker::{Worker, WorkerConfig};

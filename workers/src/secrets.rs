@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,13 +24,13 @@ const SHORTEST: usize = 4;
 /// How many values stay masked; beyond it nothing new is resolved.
 const MOST_VALUES: usize = 1000;
 
-/// One entry of `secrets` in `stanch.yaml`.
-#[derive(Clone, Debug, Deserialize)]
+/// One secret.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
     /// `env:NAME` or `file:PATH`.
     pub from: String,
-    /// Hosts (`edr.corp`, `*.corp`) that may get it. Empty: any.
+    /// The hosts (`edr.corp`, `*.corp`) that `http` may send it to; empty: any.
     #[serde(default)]
     pub hosts: Vec<String>,
 }
@@ -134,6 +135,13 @@ impl Secrets {
     /// Where it is no reference, cannot be read, or is too short to be masked.
     pub fn read(&self, reference: &str) -> Result<SecretText, SecretError> {
         self.load(&Reference::parse(reference)?)
+    }
+
+    /// The configured secrets that cannot be read now, by name, and why.
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<(String, SecretError)> {
+        let entries = self.0.entries.iter();
+        entries.filter_map(|(name, entry)| Some((name.clone(), self.load(&entry.reference).err()?))).collect()
     }
 
     /// Reads a configured secret, for `host` where it leaves for one.

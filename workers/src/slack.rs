@@ -15,6 +15,7 @@ use std::time::SystemTime;
 use futures::future::BoxFuture;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Response, Url};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use stanch_core::{Assignment, Outcome};
@@ -28,17 +29,17 @@ const API: &str = "https://slack.com/api";
 const LONGEST_TEXT: usize = 39_000;
 const MOST_BLOCKS: usize = 50;
 
-/// `slack` in `stanch.yaml`. With both a token and a webhook, the token is used.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Slack. With both a token and a webhook, the token is used.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SlackConfig {
-    /// Where Slack's Web API is; default `https://slack.com/api`.
+    /// The Web API's address; `https://slack.com/api` unless set.
     pub api_url: Option<String>,
-    /// The bot token, by reference: `env:NAME`, `file:PATH`.
+    /// A bot token, by reference (`env:NAME` or `file:PATH`); messages then go through `chat.postMessage`.
     pub token: Option<String>,
-    /// The incoming webhook's URL, by reference: it is a secret too.
+    /// An incoming webhook's address, by reference: it is a secret too. Used where there is no token.
     pub webhook_url: Option<String>,
-    /// The channel of steps that name none.
+    /// The channel of messages that name none.
     pub channel: Option<String>,
 }
 

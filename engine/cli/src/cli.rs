@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use stanch_journal::Hash;
 
 use crate::format::Format;
 use crate::input::Input;
@@ -62,6 +63,9 @@ pub enum Command {
     Audit(Audit),
     /// Prints a JSON Schema, or writes or checks all of them
     Schema(Schema),
+    /// Ends the commands of an engine that was killed; engines start it themselves
+    #[command(hide = true)]
+    Warden,
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -74,7 +78,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Where to listen; a loopback address, since nothing authenticates yet
-    #[arg(long, env = "STANCH_LISTEN", default_value = "127.0.0.1:9190", value_name = "ADDRESS")]
+    #[arg(long, env = "STANCH_LISTEN", default_value = "127.0.0.1:9190", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where the journal lies; made where it is not there
     #[arg(long, env = "STANCH_DATA_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -94,7 +98,7 @@ pub struct Demo {
     #[arg(long)]
     pub once: bool,
     /// Where to listen; 127.0.0.1:9190, or any free port where that is taken
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub listen: Option<SocketAddr>,
 }
 
@@ -135,7 +139,7 @@ pub struct Emit {
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub source: String,
     /// Publishes it on this NATS server instead
-    #[arg(long, value_name = "URL", requires = "subject", env = "STANCH_NATS")]
+    #[arg(long, value_name = "URL", requires = "subject")]
     pub nats: Option<String>,
     /// The NATS subject
     #[arg(long, value_name = "SUBJECT", requires = "nats")]
@@ -284,6 +288,9 @@ pub enum Audit {
         /// It holds some records only, such as those of one run
         #[arg(long)]
         excerpt: bool,
+        /// The hash of a head that was noted before; fails where no record has it, so that a cut-off end is found
+        #[arg(long, value_name = "HASH")]
+        head: Option<Hash>,
     },
     /// Writes every record as a line of JSON, from the running engine or from the directory of a stopped one
     Export {
@@ -315,6 +322,10 @@ pub struct Schema {
 
 fn duration(text: &str) -> Result<Duration, stanch_playbook::InvalidDuration> {
     stanch_playbook::parse_duration(text)
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "give an IP address and a port up to 65535, such as 127.0.0.1:9190")
 }
 
 #[cfg(test)]

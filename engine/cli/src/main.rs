@@ -61,6 +61,10 @@ fn run(cli: Cli) -> Outcome {
     let runtime = match &command {
         Command::Validate(arguments) => return verbs::validate::run(arguments, format),
         Command::Schema(arguments) => return verbs::schema::run(arguments),
+        Command::Warden => {
+            stanch_server::warden::keep_watch(std::io::stdin().lock());
+            return Ok(failure::Exit::Done);
+        }
         Command::Completions { shell } => return verbs::completions::run(*shell),
         Command::Serve(_) | Command::Demo(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
@@ -77,7 +81,9 @@ fn run(cli: Cli) -> Outcome {
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(&server, command, format).await,
-            Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } => Ok(failure::Exit::Done),
+            Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } | Command::Warden => {
+                Ok(failure::Exit::Done)
+            }
         }
     }));
     // Ends the processes of attempts, and waits for nothing that could hang.

@@ -92,12 +92,9 @@ impl Story {
                 told.until = None;
                 String::new()
             }
-            Body::AttemptSucceeded(body) => match &body.failure {
+            Body::AttemptSucceeded(body) => match &body.unsettled {
                 None => self.step(&body.attempt.step, "succeeded", at, &self.gist(&body.attempt.step, &body.output)),
-                Some(failure) => {
-                    let state = if failure.tolerated { "tolerated" } else { "failed" };
-                    self.step(&body.attempt.step, state, at, &failure.error)
-                }
+                Some(unsettled) => self.lost(&body.attempt, unsettled.then, "succeeded", &unsettled.reason, at),
             },
             Body::AttemptFailed(body) => self.lost(&body.attempt, body.then, "failed", &body.error, at),
             Body::AttemptUnknown(body) => self.lost(&body.attempt, body.then, "unknown", &body.reason, at),
@@ -188,7 +185,8 @@ impl Story {
             Then::Fail => self.step(step, "failed", at, why),
             Then::Tolerate => self.step(step, "tolerated", at, why),
             Then::Cancel => self.step(step, "cancelled", at, why),
-            Then::Retry { at: next } => {
+            Then::Verify => self.step(step, "verifying", at, why),
+            Then::Retry { at: next } | Then::Redo { at: next } => {
                 let again = format::duration(next.since(at));
                 let text = format!("attempt {} {outcome}: {why}; again in {again}", attempt.number);
                 let line = self.step(step, "backoff", at, &text);
@@ -220,6 +218,10 @@ impl Story {
             Waiting::Resolved { settled_at: Some(settled), .. } => {
                 (format!("all alerts are resolved; {} more to be sure", whole(settled.since(at))), Some(settled))
             }
+            Waiting::Event { .. } => ("for an event".to_owned(), None),
+            Waiting::Approval { expires_at, .. } => ("for an approval".to_owned(), expires_at),
+            Waiting::Run { child, .. } => (format!("for run {}", format::short(&child.to_string())), None),
+            Waiting::Undo { .. } => ("for the undo".to_owned(), None),
         };
         let line = self.step(step, "waiting", at, &text);
         self.steps.entry(step.clone()).or_default().until = until;
@@ -341,7 +343,15 @@ mod tests {
     }
 
     fn attempt(step: &str, number: u32) -> AttemptId {
-        AttemptId { run: run(), step: StepKey::new(step), purpose: Purpose::Do, generation: 0, number, epoch: Epoch(1) }
+        AttemptId {
+            run: run(),
+            step: StepKey::new(step),
+            item: None,
+            purpose: Purpose::Do,
+            generation: 0,
+            number,
+            epoch: Epoch(1),
+        }
     }
 
     fn scheduled(step: &str, number: u32, action: &str) -> Body {
@@ -374,6 +384,8 @@ mod tests {
             cause: Cause { event: Arc::new(event), alerts: Arc::new([]) },
             inputs: Arc::new(json!({})),
             queued: false,
+            parent: None,
+            children: BTreeMap::new(),
         }
         .into()
     }
@@ -396,9 +408,11 @@ mod tests {
             attempt: attempt("detect.look", 1),
             output,
             outputs: Arc::new(json!({})),
-            failure: None,
+            unsettled: None,
+            verification: None,
         };
         let skipped = StepEnded {
+            item: None,
             run: run(),
             step: StepKey::new("contain.stop"),
             ending: Ending::Skipped,
@@ -429,9 +443,14 @@ mod tests {
             output: None,
             then: Then::Retry { at: at(610) },
         };
-        let unknown =
-            AttemptUnknown { attempt: attempt("contain.stop", 2), reason: "timed out".into(), then: Then::Ask };
+        let unknown = AttemptUnknown {
+            attempt: attempt("contain.stop", 2),
+            reason: "timed out".into(),
+            then: Then::Ask,
+            verification: None,
+        };
         let answered = StepAnswered {
+            item: None,
             run: run(),
             step: StepKey::new("contain.stop"),
             answer: Answer::Failed,
@@ -460,9 +479,10 @@ mod tests {
         let wait = |settled_at| {
             let settle = Duration::from_secs(2);
             let wait = Waiting::Resolved { settle, settled_at, expires_at: None };
-            Body::from(StepWaiting { run: run(), step: StepKey::new("recover.quiet"), wait })
+            Body::from(StepWaiting { run: run(), step: StepKey::new("recover.quiet"), item: None, wait })
         };
-        let woken = StepWoken { run: run(), step: StepKey::new("recover.quiet"), outputs: Arc::new(json!({})) };
+        let woken =
+            StepWoken { run: run(), step: StepKey::new("recover.quiet"), item: None, outputs: Arc::new(json!({})) };
         let records = vec![(0, wait(None)), (500, wait(Some(at(2_500)))), (900, wait(None))];
         let story = check(
             records,

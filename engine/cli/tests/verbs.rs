@@ -77,6 +77,23 @@ fn a_missing_playbook_directory_is_named_and_nothing_is_made() {
 }
 
 #[test]
+fn an_address_that_cannot_be_listened_on_is_named_once_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().to_str().unwrap();
+    let serve = |address: &str| stanch(&["serve", "--listen", address, "--data-dir", path, "--playbooks", path]);
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let refused = serve(&taken);
+    assert_eq!((refused.exit, refused.err.matches("in use").count()), (1, 1), "{}", refused.err);
+    assert!(refused.err.contains(&taken) && refused.err.contains("--listen"), "{}", refused.err);
+    for wrong in ["127.0.0.1:99999", "127.0.0.1", "localhost:9190", ":9190"] {
+        let refused = serve(wrong);
+        assert_eq!((refused.exit, refused.err.contains("such as 127.0.0.1:9190")), (2, true), "{}", refused.err);
+        assert_eq!(refused.err.matches(&format!("'{wrong}'")).count(), 1, "{}", refused.err);
+    }
+}
+
+#[test]
 fn schemas_are_written_and_drift_is_named() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().to_str().unwrap();
@@ -136,6 +153,16 @@ fn an_export_verifies_until_it_is_tampered_with() {
     let verified = stanch(&["audit", "verify", &file]);
     assert_eq!((verified.exit, verified.out.contains("chain verified")), (0, true), "{}", verified.err);
 
+    assert!(verified.out.contains("an end that was cut off cannot be seen"), "{}", verified.out);
+    let head = verified.out.split("head ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let noted = stanch_reading(&["audit", "verify", "-", "--head", &head], &format!("{text}\n\n"));
+    assert_eq!((noted.exit, noted.out.contains("the noted head is record")), (0, true), "{}", noted.err);
+    let cut = &text[..text.trim_end().rfind('\n').unwrap() + 1];
+    assert_eq!(stanch_reading(&["audit", "verify", "-"], cut).exit, 0);
+    let cut = stanch_reading(&["audit", "verify", "-", "--head", &head], cut);
+    assert_eq!((cut.exit, cut.err.contains("none of them has the hash")), (1, true), "{}", cut.err);
+    assert_eq!(stanch(&["audit", "verify", &file, "--head", "nonsense"]).exit, 2);
+
     let third = text.lines().nth(2).unwrap();
     let tampered = text.replace(third, &third.replacen("\"time\":\"2", "\"time\":\"3", 1));
     assert_ne!(tampered, text);
@@ -172,6 +199,38 @@ fn a_run_is_started_listed_watched_and_cancelled() {
     assert_eq!(engine.stanch(&["runs", "show", "nonsense"]).exit, 2);
     let unknown = engine.stanch(&["run", "god"]);
     assert_eq!((unknown.exit, unknown.err.contains("no playbook is named god")), (1, true), "{}", unknown.err);
+}
+
+#[test]
+fn a_question_stands_in_the_list_and_a_retry_says_what_it_may_do() {
+    let engine = Engine::start(&["asking.yaml"]);
+    let started = engine.stanch(&["run", "asking", "-o", "json"]);
+    assert_eq!(started.exit, 0, "{}", started.err);
+    let id = engine.first("runs");
+    let (mut watcher, mut lines) = engine.follow(&["runs", "watch", &id]);
+    let mut asked = |count: usize| {
+        let asks = lines.by_ref().filter(|line| line.as_ref().unwrap().contains("stanch runs answer"));
+        assert_eq!(asks.take(count).count(), count, "the watcher shows the questions");
+    };
+    asked(2);
+    let listed = engine.stanch(&["runs", "list"]).out;
+    assert!(listed.contains("… waiting (2 unknown: answer)"), "{listed}");
+    let retried = engine.stanch(&["runs", "answer", &id, "command", "retry"]);
+    assert_eq!(
+        (retried.exit, &*retried.err),
+        (
+            0,
+            "warning: detect.command is not idempotent: if it happened before, it now happens twice; \
+             look whether the process of the attempt before still runs\n"
+        )
+    );
+    let harmless = engine.stanch(&["runs", "answer", &id, "detect.harmless", "retry"]);
+    assert_eq!((harmless.exit, &*harmless.err), (0, ""));
+    asked(2);
+    let answered = engine.stanch(&["runs", "answer", &id, "command", "succeeded"]);
+    assert_eq!((answered.exit, &*answered.err), (0, ""));
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
 }
 
 #[test]

@@ -204,8 +204,8 @@ pub struct Receipt {
     pub incidents: Vec<IncidentId>,
     /// Whether it had been seen before and did nothing.
     pub duplicate: bool,
-    /// The dead letter that it became.
-    pub dead_letter: Option<DeadLetterId>,
+    /// The dead letters that were made of it.
+    pub dead_letters: Vec<DeadLetterId>,
     /// Set where the command was refused and that is on the record.
     pub refused: Option<Rejected>,
 }

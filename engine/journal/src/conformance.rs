@@ -173,7 +173,7 @@ pub fn the_export_of_many_batches_verifies(subject: &impl Subject) {
     append_all(&mut *journal, &mixed_batches());
     let mut lines = Vec::new();
     let count = export(&*journal.reader(), Sequence(1), &mut lines).expect("it exports");
-    let verified = verify(&lines[..], Scope::Whole).expect("it holds");
+    let verified = verify(&lines[..], Scope::Whole, None).expect("it holds");
     assert_eq!((verified.count, count), (210, 210));
     assert_eq!((verified.last, verified.head_hash), (journal.head().sequence, journal.head().hash));
 }

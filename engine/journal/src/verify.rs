@@ -1,6 +1,7 @@
 //! Writes an export, and checks one offline: nothing but the lines themselves is needed.
 //!
-//! What this cannot find without a saved checkpoint: an end that was cut off whole, and a rewrite of everything.
+//! What this cannot find without a head's hash that was noted elsewhere: an end that was cut off whole, and a rewrite of
+//! everything.
 
 use std::io::{self, BufRead, Read, Write};
 
@@ -39,6 +40,8 @@ pub struct Verified {
     pub contiguous: bool,
     /// Whether it begins with the journal's first record. If not, what lay before is taken on trust.
     pub from_start: bool,
+    /// The record whose hash was noted.
+    pub noted: Option<Sequence>,
 }
 
 /// The first record that does not hold.
@@ -68,6 +71,9 @@ pub enum Reason {
     /// The last line has no end.
     #[error("the line ends in the middle; the export was cut off")]
     CutOff,
+    /// The line is empty, and more follows.
+    #[error("the line is blank, and more lines follow it")]
+    Blank,
     /// The line is no record.
     #[error("the line is not a record of an export: {0}")]
     Garbage(#[source] serde_json::Error),
@@ -112,11 +118,12 @@ struct Checked {
     redacted: bool,
 }
 
-/// Checks an export: the form of each line, the order of sequences, the chain, and each payload's digest.
+/// Checks an export: the form of each line, the order of sequences, the chain, and each payload's digest. Looks also for
+/// the record whose hash is `noted`, such as the head of an earlier export. Blank lines at the end are no lines.
 ///
 /// # Errors
 /// [`Broken`] with the first record that does not hold.
-pub fn verify(mut export: impl BufRead, scope: Scope) -> Result<Verified, Broken> {
+pub fn verify(mut export: impl BufRead, scope: Scope, noted: Option<Hash>) -> Result<Verified, Broken> {
     let mut line = Vec::new();
     let mut number = 0;
     let mut verified: Option<Verified> = None;
@@ -127,8 +134,17 @@ pub fn verify(mut export: impl BufRead, scope: Scope) -> Result<Verified, Broken
         if !read_line(&mut export, &mut line).map_err(|reason| broken(belongs, reason))? {
             return verified.ok_or(broken(Sequence(1), Reason::Empty));
         }
+        if line.is_empty() {
+            while read_line(&mut export, &mut line).map_err(|reason| broken(belongs, reason))? {
+                if !line.is_empty() {
+                    return Err(broken(belongs, Reason::Blank));
+                }
+            }
+            return verified.ok_or(broken(Sequence(1), Reason::Empty));
+        }
         let checked = check_line(&line).map_err(|(found, reason)| broken(found.unwrap_or(belongs), reason))?;
         let found = checked.envelope.sequence;
+        let is_noted = (noted == Some(checked.hash)).then_some(found);
         let Some(verified) = &mut verified else {
             if found == Sequence(0) || (found == Sequence(1) && checked.envelope.prev != Hash::default()) {
                 return Err(broken(found, Reason::Start));
@@ -141,6 +157,7 @@ pub fn verify(mut export: impl BufRead, scope: Scope) -> Result<Verified, Broken
                 redacted: u64::from(checked.redacted),
                 contiguous: true,
                 from_start: found == Sequence(1),
+                noted: is_noted,
             });
             continue;
         };
@@ -167,6 +184,7 @@ pub fn verify(mut export: impl BufRead, scope: Scope) -> Result<Verified, Broken
         verified.count += 1;
         verified.head_hash = checked.hash;
         verified.redacted += u64::from(checked.redacted);
+        verified.noted = verified.noted.or(is_noted);
     }
 }
 

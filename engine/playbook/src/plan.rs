@@ -269,6 +269,20 @@ pub enum Uses {
     },
 }
 
+impl Uses {
+    /// What `uses` says: an action's name, or the catalogue's for it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Action(call) => call.alias.as_ref().map_or(call.action.as_str(), |(name, _)| name),
+            Self::Wait(_) => crate::actions::WAIT,
+            Self::Approval(_) => crate::actions::APPROVAL,
+            Self::Playbook { .. } => crate::actions::PLAYBOOK,
+            Self::Undo { .. } => crate::actions::UNDO,
+        }
+    }
+}
+
 /// An action with its parameters.
 #[derive(Debug)]
 pub struct Call {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::executor::Handle;
+use crate::senders::Senders;
 
 /// What every way in shares. Cheap to clone.
 #[derive(Clone)]
@@ -24,8 +25,8 @@ pub(crate) struct App {
     pub nats: watch::Receiver<NatsStatus>,
     /// The playbook files that could not be loaded.
     pub problems: watch::Receiver<Arc<Vec<PlaybookProblem>>>,
-    /// The resolved bearer token of webhook senders, where one is configured.
-    pub webhook_token: Option<Arc<str>>,
+    /// Who may send webhooks.
+    pub senders: Arc<Senders>,
 }
 
 /// How the connection to NATS stands.

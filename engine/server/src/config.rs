@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stanch_workers::{SecretError, SecretSpec, SlackConfig, Warden};
 
 /// The configuration file. Every key may be left out.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -21,7 +22,7 @@ pub struct Config {
     /// Where the `http` action may connect to beside public addresses.
     pub egress: EgressConfig,
     /// Secrets by name, each by reference, bound to hosts.
-    pub secrets: BTreeMap<String, SecretConfig>,
+    pub secrets: BTreeMap<String, SecretSpec>,
     /// How incidents close.
     pub incidents: IncidentsConfig,
     /// What comes in.
@@ -47,37 +48,12 @@ pub struct NatsConfig {
     pub password: Option<String>,
 }
 
-/// Slack.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SlackConfig {
-    /// The Web API's address; `https://slack.com/api` unless set.
-    pub api_url: Option<String>,
-    /// A bot token, by reference; messages then go through `chat.postMessage`.
-    pub token: Option<String>,
-    /// An incoming webhook's address, by reference; used where there is no token.
-    pub webhook_url: Option<String>,
-    /// The channel of messages that name none.
-    pub channel: Option<String>,
-}
-
 /// Where the `http` action may connect to.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressConfig {
     /// CIDRs or host patterns (`10.1.0.0/16`, `*.corp`, `127.0.0.1`) of private and loopback addresses that are allowed.
     pub allow: Vec<String>,
-}
-
-/// One secret.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SecretConfig {
-    /// `env:NAME` or `file:PATH`.
-    pub from: String,
-    /// The hosts that it may be sent to; empty: none, only `exec` may use it.
-    #[serde(default)]
-    pub hosts: Vec<String>,
 }
 
 /// How incidents close.
@@ -98,6 +74,18 @@ pub struct IntakeConfig {
     pub max_body: Option<usize>,
     /// A bearer token that senders of webhooks must show, by reference; none unless set.
     pub token: Option<String>,
+    /// A name and a password that senders of webhooks may show instead of the token; none unless set.
+    pub basic: Option<BasicConfig>,
+}
+
+/// HTTP basic authentication, as in Alertmanager's `http_config.basic_auth`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BasicConfig {
+    /// The name; without a colon.
+    pub username: String,
+    /// The password, by reference (`env:NAME` or `file:PATH`).
+    pub password: String,
 }
 
 /// What goes out.
@@ -119,6 +107,8 @@ pub struct Options {
     pub playbooks: PathBuf,
     /// The configuration.
     pub config: Config,
+    /// Who ends the commands of `exec` steps where this process is killed.
+    pub warden: Warden,
 }
 
 /// A configuration that cannot be used.
@@ -162,6 +152,13 @@ pub enum ConfigError {
         "{0} is not a loopback address and no authentication is configured; listen on 127.0.0.1, or put a proxy with authentication before it"
     )]
     Open(SocketAddr),
+}
+
+impl ConfigError {
+    /// A secret that cannot be read. Names the key and the reference, never a value.
+    pub(crate) fn secret(key: &str, error: &SecretError) -> Self {
+        Self::Secret { key: key.to_owned(), reason: error.to_string() }
+    }
 }
 
 impl Config {
@@ -213,23 +210,4 @@ impl Config {
 
 fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! { strict_booleans: true, with_snippet: false }
-}
-
-/// Resolves a reference to a secret: `env:NAME` or `file:PATH`.
-///
-/// # Errors
-/// [`ConfigError::Secret`], which names the key and never a value.
-pub fn resolve(key: &str, reference: &str) -> Result<String, ConfigError> {
-    let fail = |reason: String| ConfigError::Secret { key: key.to_owned(), reason };
-    if let Some(name) = reference.strip_prefix("env:") {
-        return std::env::var(name).map_err(|_| fail(format!("the environment variable {name} is not set")));
-    }
-    if let Some(path) = reference.strip_prefix("file:") {
-        let text = std::fs::read_to_string(path).map_err(|error| fail(format!("{path} cannot be read: {error}")))?;
-        return Ok(text.trim_end_matches(['\n', '\r']).to_owned());
-    }
-    if reference.starts_with("vault:") {
-        return Err(fail("vault: is not supported yet; use env:NAME or file:PATH".to_owned()));
-    }
-    Err(fail("secrets are given by reference alone: env:NAME or file:PATH".to_owned()))
 }

@@ -4,6 +4,9 @@
 //! cost of an fsync is shared by all that came meanwhile. Nothing that a batch decided leaves before the batch is durable,
 //! and readers are shown durable states alone.
 
+mod handle;
+mod letters;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +14,15 @@ use std::time::Duration;
 use stanch_core::attempt::AttemptId;
 use stanch_core::record::{AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
-use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, Rejected, RunId, State, decide, outstanding};
+use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::handle::Input;
+pub use self::handle::{Handle, Health, Refused};
+use self::letters::Allowance;
 use crate::store::{Batch, Done, Order, Store, start_writer};
 use crate::summary::{IncidentSummary, RunSummary};
 
@@ -29,102 +35,6 @@ const DRAIN: usize = 512;
 const BATCH: usize = 8192;
 /// How long nothing is tried after a failed append.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// What comes into the loop.
-enum Input {
-    Command { command: Command, reply: oneshot::Sender<Result<Receipt, Refused>> },
-    Watch { runs: Vec<RunId>, reply: oneshot::Sender<()> },
-    Stop { reason: String, reply: oneshot::Sender<()> },
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Refused {
-    /// It makes no sense in this state.
-    #[error(transparent)]
-    Rejected(#[from] Rejected),
-    /// Too much is waiting.
-    #[error("the engine has too much to do; try again in a moment")]
-    Overloaded,
-    /// The journal does not take records now, or the engine ends.
-    #[error("the engine cannot write its journal now ({0}); try again in a moment")]
-    Unavailable(String),
-}
-
-/// The way into the loop, and to what it has made durable. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    inputs: mpsc::Sender<Input>,
-    durable: watch::Receiver<Arc<State>>,
-    health: watch::Receiver<Health>,
-}
-
-/// Whether the journal takes records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
-    /// Why it does not; none where it does.
-    pub journal: Option<String>,
-}
-
-impl Handle {
-    /// Carries out a command; answers once its records are durable.
-    ///
-    /// # Errors
-    /// [`Refused`]; nothing was recorded then, except that after `Unavailable` it may have been.
-    pub async fn submit(&self, command: Command) -> Result<Receipt, Refused> {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.try_send(Input::Command { command, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refused::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Refused::Unavailable("it is stopping".to_owned()),
-        })?;
-        answer.await.unwrap_or_else(|_| Err(Refused::Unavailable("it is stopping".to_owned())))
-    }
-
-    /// The same, waiting for a place in the queue: for results and other inputs that must not be refused.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub async fn submit_patiently(&self, command: Command) -> Result<Receipt, Refused> {
-        let stopping = || Refused::Unavailable("it is stopping".to_owned());
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Command { command, reply }).await.map_err(|_| stopping())?;
-        answer.await.unwrap_or_else(|_| Err(stopping()))
-    }
-
-    /// Completes once all these runs are over; at once for runs that are not live.
-    pub async fn finished(&self, runs: Vec<RunId>) {
-        let (reply, answer) = oneshot::channel();
-        if self.inputs.send(Input::Watch { runs, reply }).await.is_ok() {
-            answer.await.ok();
-        }
-    }
-
-    /// The last durable state.
-    #[must_use]
-    pub fn state(&self) -> Arc<State> {
-        Arc::clone(&self.durable.borrow())
-    }
-
-    /// Tells of each new durable state.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<State>> {
-        self.durable.clone()
-    }
-
-    /// Whether the journal takes records.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.health.borrow().clone()
-    }
-
-    /// Ends the loop in good order: the last batch durable, a record of the end, a snapshot.
-    pub async fn stop(&self, reason: &str) {
-        let (reply, answer) = oneshot::channel();
-        if self.inputs.send(Input::Stop { reason: reason.to_owned(), reply }).await.is_ok() {
-            answer.await.ok();
-        }
-    }
-}
 
 /// Who carries out assignments.
 pub trait Dispatch: Send + Sync + 'static {
@@ -166,6 +76,7 @@ pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, att
         places: Arc::new(Semaphore::new(attempts.clamp(1, Semaphore::MAX_PERMITS))),
         cancels: HashMap::new(),
         watchers: HashMap::new(),
+        letters: Allowance::new(tokio::time::Instant::now()),
         timer: None,
         paused_until: None,
         handle: handle.clone(),
@@ -208,6 +119,7 @@ struct Executor<D> {
     places: Arc<Semaphore>,
     cancels: HashMap<AttemptId, CancellationToken>,
     watchers: HashMap<RunId, Vec<Arc<Watcher>>>,
+    letters: Allowance,
     timer: Option<Timestamp>,
     paused_until: Option<tokio::time::Instant>,
     handle: Handle,
@@ -243,7 +155,7 @@ impl<D: Dispatch> Executor<D> {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Command { command, reply } => {
+            Input::Command { mut command, reply } => {
                 if let Some(until) = self.paused_until {
                     if tokio::time::Instant::now() < until {
                         let why = self.health.borrow().journal.clone().unwrap_or_default();
@@ -254,6 +166,9 @@ impl<D: Dispatch> Executor<D> {
                 }
                 if let Command::FinishAttempt { attempt, .. } = &command {
                     self.open.after.ended.push(attempt.clone());
+                }
+                if let Command::KeepDeadLetter { letter, .. } = &mut command {
+                    self.letters.admit(letter, tokio::time::Instant::now());
                 }
                 let result = self.decide(command);
                 self.open.after.replies.push((reply, result));
@@ -496,7 +411,7 @@ fn tell(record: &Record) {
         Body::RunFinished(body) if body.outcome == RunOutcome::Failed => {
             tracing::warn!(run = %body.run, "a run failed; stanch runs show {} says where", body.run);
         }
-        Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask }) => tracing::warn!(
+        Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask, .. }) => tracing::warn!(
             run = %attempt.run,
             step = %attempt.step,
             "it is unknown whether a step happened ({reason}); look, then: stanch runs answer {} {} succeeded|failed|retry",

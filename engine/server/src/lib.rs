@@ -15,10 +15,12 @@ mod nats;
 pub mod playbooks;
 mod schedules;
 pub mod schema;
+mod senders;
 mod serve;
 mod store;
 pub mod summary;
 
 pub use config::{Config, ConfigError, Options};
 pub use serve::{Server, StartupError, start};
+pub use stanch_workers::warden;
 pub use store::StartError;

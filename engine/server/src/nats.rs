@@ -15,12 +15,13 @@ use stanch_core::Command;
 use stanch_core::command::Target;
 use stanch_core::record::{Actor, DeadLetter};
 use stanch_playbook::{Timestamp, TriggerOn, subject_matches};
+use stanch_workers::Secrets;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::NatsStatus;
-use crate::config::{ConfigError, NatsConfig, resolve};
+use crate::config::{ConfigError, NatsConfig};
 use crate::executor::{Handle, Refused, now};
 use crate::intake::{Fallback, cloud_event};
 
@@ -34,16 +35,20 @@ const KEPT: usize = 1 << 20;
 /// Connects in the background and for good; the client can be used at once and fails while there is no server.
 pub(crate) async fn connect(
     config: &NatsConfig,
+    secrets: &Secrets,
     status: watch::Sender<NatsStatus>,
 ) -> Result<Option<Client>, ConfigError> {
+    // Addresses may carry a password.
+    let without_user = |server: &str| server.rsplit('@').next().unwrap_or_default().trim().to_owned();
+    let servers: Arc<str> = config.url.split(',').map(without_user).collect::<Vec<_>>().join(", ").into();
     let status = Arc::new(status);
     let told = Arc::clone(&status);
     let mut options = ConnectOptions::new().name("stanch").retry_on_initial_connect().event_callback(move |event| {
-        let told = Arc::clone(&told);
+        let (told, servers) = (Arc::clone(&told), Arc::clone(&servers));
         async move {
             match event {
                 async_nats::Event::Connected => {
-                    tracing::info!("connected to NATS");
+                    tracing::info!(%servers, "connected to NATS");
                     told.send_replace(NatsStatus::Connected);
                 }
                 async_nats::Event::Disconnected => {
@@ -51,15 +56,37 @@ pub(crate) async fn connect(
                     let reason = "the connection was lost".to_owned();
                     told.send_replace(NatsStatus::Disconnected { reason });
                 }
+                async_nats::Event::ClientError(error) => {
+                    // One comes with every try: only news are for the log.
+                    let reason = error.to_string();
+                    let news = told.send_if_modified(|status| match status {
+                        NatsStatus::Disconnected { reason: known } if *known != reason => {
+                            known.clone_from(&reason);
+                            true
+                        }
+                        _ => false,
+                    });
+                    if news {
+                        tracing::warn!(
+                            %servers,
+                            reason,
+                            "NATS cannot be reached; serving without it, trying on"
+                        );
+                    }
+                }
                 other => tracing::debug!(%other, "NATS"),
             }
         }
     });
+    let read = |key: &str, from: &str| match secrets.read(from) {
+        Ok(secret) => Ok(secret.expose().to_owned()),
+        Err(error) => Err(ConfigError::secret(key, &error)),
+    };
     if let Some(token) = &config.token {
-        options = options.token(resolve("nats.token", token)?);
+        options = options.token(read("nats.token", token)?);
     }
     if let Some(user) = &config.user {
-        let password = config.password.as_deref().map(|from| resolve("nats.password", from)).transpose()?;
+        let password = config.password.as_deref().map(|from| read("nats.password", from)).transpose()?;
         options = options.user_and_password(user.clone(), password.unwrap_or_default());
     }
     let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
@@ -119,6 +146,8 @@ pub(crate) async fn run(
             }
         }
         tokio::select! {
+            // First: the end of the subscriptions is a part of it and no reason to make them again.
+            biased;
             () = stop.cancelled() => break,
             changed = reloaded.changed() => if changed.is_err() { break },
             changed = status.changed() => if changed.is_err() { break },

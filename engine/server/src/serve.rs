@@ -1,6 +1,5 @@
 //! Start and end of an engine.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,15 +8,16 @@ use std::time::Duration;
 use stanch_core::Command;
 use stanch_core::run::StepState;
 use stanch_journal::{Reader, Views};
-use stanch_workers::{Egress, ExecConfig, Registry, SecretSpec, Secrets, SlackConfig, Worker, WorkerConfig};
+use stanch_workers::{Egress, ExecConfig, Registry, SecretError, Secrets, Warden, Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, NatsStatus};
-use crate::config::{Config, ConfigError, Options, resolve};
+use crate::config::{Config, ConfigError, Options};
 use crate::executor::{self, Handle, Refused};
+use crate::senders::Senders;
 use crate::store::{StartError, Store};
 use crate::{http, nats, playbooks, schedules};
 
@@ -31,7 +31,7 @@ pub enum StartupError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; is another engine running there?")]
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -72,12 +72,17 @@ pub struct Server {
 /// # Errors
 /// [`StartupError`]; nothing listens then.
 pub async fn start(options: Options) -> Result<Server, StartupError> {
-    let Options { listen, data_dir, playbooks: directory, config } = options;
+    let Options { listen, data_dir, playbooks: directory, config, warden } = options;
     if !listen.ip().is_loopback() {
         return Err(ConfigError::Open(listen).into());
     }
     let mut settings = config.settings()?;
-    let webhook_token = config.intake.token.as_deref().map(|from| resolve("intake.token", from)).transpose()?;
+    let unusable = |error: SecretError| StartupError::Workers(error.to_string());
+    let secrets = Secrets::new(config.secrets.clone()).map_err(unusable)?;
+    let senders = Senders::read(&config.intake, &secrets)?;
+    for (key, error) in unreadable(&config, &secrets) {
+        tracing::warn!(key, %error, "a secret cannot be read; steps that need it fail until it can be");
+    }
     let listener =
         TcpListener::bind(listen).await.map_err(|source| StartupError::Listen { address: listen, source })?;
     let address = listener.local_addr().unwrap_or(listen);
@@ -93,11 +98,11 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let stop = CancellationToken::new();
     let (nats_sender, nats_status) = watch::channel(NatsStatus::Unused);
     let client = match &config.nats {
-        Some(nats) => nats::connect(nats, nats_sender).await?,
+        Some(nats) => nats::connect(nats, &secrets, nats_sender).await?,
         None => None,
     };
     let (_, client_of_workers) = watch::channel(client.clone());
-    let worker = Worker::new(worker_config(&config, client_of_workers)?);
+    let worker = Worker::new(worker_config(&config, secrets, warden, client_of_workers)?);
     let handle = executor::start(store, state, Arc::new(worker), config.attempts.max.unwrap_or(256));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
@@ -115,7 +120,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         config: Arc::new(config),
         nats: nats_status.clone(),
         problems,
-        webhook_token: webhook_token.map(Into::into),
+        senders: Arc::new(senders),
     };
     let mut background = Vec::new();
     let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
@@ -176,29 +181,60 @@ impl Server {
     }
 }
 
+/// The keys whose secrets cannot be read now, each with the reason, which names the reference and no value.
+fn unreadable(config: &Config, secrets: &Secrets) -> Vec<(String, SecretError)> {
+    let mut found = Vec::new();
+    let slack = config.slack.iter();
+    let slack = slack.flat_map(|slack| [("slack.token", &slack.token), ("slack.webhook_url", &slack.webhook_url)]);
+    for (key, reference) in slack.filter_map(|(key, reference)| Some((key, reference.as_ref()?))) {
+        found.extend(secrets.read(reference).err().map(|error| (key.to_owned(), error)));
+    }
+    found.extend(secrets.unreadable().into_iter().map(|(name, error)| (format!("secrets.{name}"), error)));
+    found
+}
+
 fn worker_config(
     config: &Config,
+    secrets: Secrets,
+    warden: Warden,
     nats: watch::Receiver<Option<async_nats::Client>>,
 ) -> Result<WorkerConfig, StartupError> {
     let egress = Egress::new(config.egress.allow.clone()).map_err(|error| StartupError::Workers(error.to_string()))?;
-    let specs: BTreeMap<String, SecretSpec> = config
-        .secrets
-        .iter()
-        .map(|(name, secret)| (name.clone(), SecretSpec { from: secret.from.clone(), hosts: secret.hosts.clone() }))
-        .collect();
-    let secrets = Secrets::new(specs).map_err(|error| StartupError::Workers(error.to_string()))?;
-    let slack = config.slack.clone().unwrap_or_default();
     Ok(WorkerConfig {
         registry: Registry::standard(),
         egress,
         secrets,
-        slack: SlackConfig {
-            api_url: slack.api_url,
-            token: slack.token,
-            webhook_url: slack.webhook_url,
-            channel: slack.channel,
-        },
-        exec: ExecConfig::default(),
+        slack: config.slack.clone().unwrap_or_default(),
+        exec: ExecConfig { warden, ..ExecConfig::default() },
         nats,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_cannot_be_read_are_named_by_their_keys_and_references() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name).display().to_string();
+        std::fs::write(home.path().join("there"), "hunter2-and-more").unwrap();
+        let text = format!(
+            "slack: {{token: 'env:STANCH_TEST_NOT_SET', webhook_url: 'file:{}'}}\n\
+             secrets: {{edr: {{from: 'file:{}'}}, good: {{from: 'file:{}'}}}}\n",
+            path("none"),
+            path("gone"),
+            path("there")
+        );
+        let file = home.path().join("stanch.yaml");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::read(&file).unwrap();
+        let secrets = Secrets::new(config.secrets.clone()).unwrap();
+        let found: Vec<_> =
+            unreadable(&config, &secrets).into_iter().map(|(key, error)| (key, error.to_string())).collect();
+        assert_eq!(found[0].1, "env:STANCH_TEST_NOT_SET cannot be read: the variable is not set");
+        assert!(found[1].1.starts_with(&format!("file:{} cannot be read: ", path("none"))), "{found:?}");
+        let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["slack.token", "slack.webhook_url", "secrets.edr"]);
+    }
 }

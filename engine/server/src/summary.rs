@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stanch_core::incident::Incident;
 use stanch_core::record::{DeadLettered, Record};
-use stanch_core::run::Run;
+use stanch_core::run::{Run, StepState};
 use stanch_core::{DeadLetterId, IncidentId, RunId, Sequence, State};
 use stanch_playbook::{Phase, PlaybookName, Severity, Timestamp};
 
@@ -17,6 +17,9 @@ pub struct RunSummary {
     pub playbook: PlaybookName,
     /// queued, running, waiting, succeeded, failed or cancelled.
     pub state: String,
+    /// How many of its steps are unknown and wait for a person's answer.
+    #[serde(default)]
+    pub asks: usize,
     /// The phase it stands in or ended in; null before its first step.
     pub phase: Option<Phase>,
     /// The incident it belongs to.
@@ -38,13 +41,19 @@ impl RunSummary {
             id: run.id,
             playbook: run.playbook.clone(),
             state: run.state().to_owned(),
+            asks: questions(run),
             phase: state.plan(run.plan).and_then(|plan| run.phase(plan)),
             incident: run.incident,
             started_at: run.started_at,
             finished_at: run.finished_at,
-            records: run.records.clone(),
+            records: run.records.iter().copied().collect(),
         }
     }
+}
+
+/// How many steps of a run are unknown and wait for a person's answer.
+pub(crate) fn questions(run: &Run) -> usize {
+    run.started().filter(|(_, step)| matches!(step.state, StepState::Unknown { .. })).count()
 }
 
 /// An incident as lists show it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use reqwest::Method;
 use stanch_core::Sequence;
 use stanch_journal::verify::{ExportError, Reason};
-use stanch_journal::{ReadError, Scope, Verified};
+use stanch_journal::{Hash, ReadError, Scope, Verified};
 
 use crate::cli::Audit;
 use crate::client::Client;
@@ -20,7 +20,9 @@ use crate::trail;
 pub async fn run(server: &str, command: Audit, format: Format) -> Outcome {
     match command {
         Audit::Show { run, from, limit } => show(&Client::new(server)?, run, from, limit, format).await,
-        Audit::Verify { file, excerpt } => verify(&file, if excerpt { Scope::Excerpt } else { Scope::Whole }),
+        Audit::Verify { file, excerpt, head } => {
+            verify(&file, if excerpt { Scope::Excerpt } else { Scope::Whole }, head)
+        }
         Audit::Export { data_dir: Some(data_dir), output, .. } => export_stopped(&data_dir, output.as_deref()),
         Audit::Export { data_dir: None, run, output } => {
             export_running(&Client::new(server)?, run, output.as_deref()).await
@@ -67,8 +69,9 @@ async fn head(client: &Client) -> Result<u64, Failure> {
     Ok(line.and_then(|number| number.trim().parse().ok()).unwrap_or(1))
 }
 
-/// Checks an export without an engine. Exits with 1 where it does not hold, naming the first record that does not.
-fn verify(file: &Path, scope: Scope) -> Outcome {
+/// Checks an export without an engine. Exits with 1 where it does not hold, naming the first record that does not, and
+/// where no record of it has the hash that was noted.
+fn verify(file: &Path, scope: Scope, noted: Option<Hash>) -> Outcome {
     let export: Box<dyn BufRead> = if file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
@@ -77,10 +80,22 @@ fn verify(file: &Path, scope: Scope) -> Outcome {
         })?;
         Box::new(BufReader::with_capacity(1 << 20, opened))
     };
-    match stanch_journal::verify(export, scope) {
+    match stanch_journal::verify(export, scope, noted) {
         Ok(verified) => {
             let (style, text) = verdict(&verified, scope);
-            terminal::print(&format!("{}\n", OUT.paint(style, &text)))?;
+            let end = match (noted, verified.noted) {
+                (Some(noted), None) => {
+                    let last = verified.last;
+                    return Err(Failure::new(format!("the records up to {last} hold, and none of them has the hash {noted}"))
+                        .help("the end was cut off before it, or all was rewritten; compare it with another export"));
+                }
+                (Some(_), Some(at)) => format!("the noted head is record {at}; what was cut off after the last cannot be seen"),
+                (None, _) => {
+                    "an end that was cut off cannot be seen: keep the count and this hash elsewhere, and give the hash with --head"
+                        .to_owned()
+                }
+            };
+            terminal::print(&format!("{}\n{}\n", OUT.paint(style, &text), OUT.paint(Style::Dim, &end)))?;
             Ok(Exit::Done)
         }
         Err(broken) => Err(Failure::new(inert(&causes(&broken))).help(match broken.reason {
@@ -93,7 +108,7 @@ fn verify(file: &Path, scope: Scope) -> Outcome {
 
 /// What verification found, in one line: what it shows and what it cannot.
 pub fn verdict(verified: &Verified, scope: Scope) -> (Style, String) {
-    let Verified { first, last, count, head_hash, redacted, contiguous, from_start } = verified;
+    let Verified { first, last, count, head_hash, redacted, contiguous, from_start, noted: _ } = verified;
     let mut text = format!("✔ {count} records ({first} to {last})");
     text.push_str(if *contiguous {
         ", chain verified, head "

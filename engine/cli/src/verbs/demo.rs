@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{audit, serve};
 use crate::cli::Demo;
 use crate::client::Client;
-use crate::failure::{Exit, Failure, Outcome, causes};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::format::short;
 use crate::signals::Signals;
 use crate::terminal::{self, OUT, Style, inert, note};
@@ -72,7 +72,8 @@ async fn start(asked: Option<SocketAddr>, home: &TempDir) -> Result<Server, Fail
     });
     written.map_err(|error| Failure::because("the shipped playbooks cannot be written", &error))?;
     let listen = asked.unwrap_or(USUAL);
-    let options = Options { listen, data_dir: home.path().join("data"), playbooks, config: config(listen.ip()) };
+    let data_dir = home.path().join("data");
+    let options = Options { listen, data_dir, playbooks, config: config(listen.ip()), warden: serve::warden() };
     let started = match stanch_server::start(options.clone()).await {
         Err(StartupError::Listen { source, .. })
             if asked.is_none() && source.kind() == std::io::ErrorKind::AddrInUse =>
@@ -82,7 +83,7 @@ async fn start(asked: Option<SocketAddr>, home: &TempDir) -> Result<Server, Fail
         }
         started => started,
     };
-    started.map_err(|error| Failure::new(inert(&causes(&error))))
+    started.map_err(|error| serve::not_started(&error))
 }
 
 /// The playbook asks the engine itself, which `http` does to no loopback address unless allowed.
@@ -179,7 +180,7 @@ async fn show_trail(client: &Client) -> Result<bool, Failure> {
     let response = client.send(client.request(Method::GET, "/api/v1/audit")).await?;
     let export = response.bytes().await.map_err(|error| client.lost(&error))?;
     let entries = trail::entries(&export)?;
-    let verified = stanch_journal::verify(&export[..], Scope::Whole);
+    let verified = stanch_journal::verify(&export[..], Scope::Whole, None);
     let (holds, (style, text)) = match &verified {
         Ok(verified) => (true, audit::verdict(verified, Scope::Whole)),
         Err(broken) => (false, (Style::Red, format!("✘ {}", inert(&broken.to_string())))),

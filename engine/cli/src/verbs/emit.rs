@@ -4,8 +4,9 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
+use async_nats::client::RequestErrorKind;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{Emit, EventKind};
 use crate::client::Client;
@@ -13,7 +14,7 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::format::{Format, short};
 use crate::terminal::{self, inert, note};
 
-/// How long a NATS server may take to connect, and to take the message.
+/// How long a NATS server may take to connect, and whoever listens to confirm the message.
 const NATS: Duration = Duration::from_secs(5);
 
 /// Sends the file's content as it is.
@@ -21,7 +22,7 @@ pub async fn run(server: &str, arguments: Emit, format: Format) -> Outcome {
     let Emit { file, kind, source, nats, subject } = arguments;
     let body = read(&file)?;
     if let (Some(url), Some(subject)) = (nats, subject) {
-        return publish(&url, subject, body).await;
+        return publish(&url, subject, body, format).await;
     }
     let client = Client::new(server)?;
     let Some(kind) = kind.or_else(|| kind_of(&body)) else {
@@ -54,13 +55,12 @@ pub fn show(started: &Value, format: Format) -> Outcome {
     if !format.print(started)? {
         terminal::print(&told(started))?;
     }
-    Ok(match started["dead_letter"].as_str() {
-        None => Exit::Done,
-        Some(id) => {
-            note(&format!("not all of it could be read; stanch events dead-letters {} shows why", inert(short(id))));
-            Exit::Failed
-        }
-    })
+    let letters: Vec<&str> =
+        started["dead_letters"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for id in &letters {
+        note(&format!("not all of it could be used; stanch events dead-letters {} shows why", inert(short(id))));
+    }
+    Ok(if letters.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 fn told(started: &Value) -> String {
@@ -74,7 +74,7 @@ fn told(started: &Value) -> String {
             format!("run {id} is {state}; stanch runs watch {end} shows it\n")
         })
         .collect();
-    match (&runs[..], &started["duplicate"], &started["dead_letter"]) {
+    match (&runs[..], &started["duplicate"], &started["dead_letters"]) {
         ([], Value::Bool(true), _) => "taken; it had been seen before and starts nothing\n".to_owned(),
         ([], _, Value::Null) => "taken; it starts no run\n".to_owned(),
         ([], ..) => String::new(),
@@ -101,33 +101,68 @@ fn kind_of(body: &[u8]) -> Option<EventKind> {
     value.get("alerts").is_some().then_some(EventKind::Alertmanager)
 }
 
-async fn publish(url: &str, subject: String, body: Vec<u8>) -> Outcome {
-    let unreachable = |error: &(dyn std::error::Error + 'static)| {
-        Failure::because(format!("no NATS server answers at {}", inert(url)), error)
+/// Publishes as a request: an engine that reads the subject answers once the event is durable, a stream that captures it
+/// once it is stored, and a server says where nobody listens.
+async fn publish(url: &str, subject: String, body: Vec<u8>, format: Format) -> Outcome {
+    let (shown, length) = (inert(&subject), body.len());
+    if !is_subject(&subject) {
+        return Err(Failure::usage(format!("{shown:?} is no subject that something can be published on"))
+            .help("give words between dots, such as monitoring.alerts.db, without spaces, * and >"));
+    }
+    let options = async_nats::ConnectOptions::new().connection_timeout(NATS);
+    let client = options.connect(url).await.map_err(|error| {
+        Failure::because(format!("no NATS server answers at {}", inert(url)), &error)
             .help("name one such as nats://127.0.0.1:4222 with --nats")
             .exit(Exit::Unreachable)
-    };
-    let options = async_nats::ConnectOptions::new().connection_timeout(NATS);
-    let client = options.connect(url).await.map_err(|error| unreachable(&error))?;
-    let (shown, length) = (inert(&subject), body.len());
-    client
-        .publish(subject, body.into())
-        .await
-        .map_err(|error| Failure::because(format!("nothing can be published on {shown}"), &error))?;
-    match tokio::time::timeout(NATS, client.flush()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(unreachable(&error)),
-        Err(elapsed) => return Err(unreachable(&elapsed).exit(Exit::TimedOut)),
+    })?;
+    let request = async_nats::Request::new().payload(body.into()).timeout(Some(NATS));
+    let answer = client.send_request(subject, request).await.map_err(|error| match error.kind() {
+        RequestErrorKind::NoResponders => Failure::new(format!("nobody listens on {shown}; what was sent is lost"))
+            .help(
+                "a loaded playbook must name the subject in a nats trigger; /readyz says whether the engine has NATS",
+            ),
+        RequestErrorKind::TimedOut => {
+            Failure::new(format!("published {length} bytes on {shown}, and nobody confirmed within 5 s"))
+                .help("stanch runs list shows whether it started something")
+                .exit(Exit::TimedOut)
+        }
+        _ => Failure::because(format!("nothing can be published on {shown}"), &error),
+    })?;
+    let told: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+    if let Some(error) = told["error"]["description"].as_str() {
+        return Err(Failure::new(format!("the stream of {shown} does not take it: {}", inert(error))));
     }
-    terminal::print(&format!("published {length} bytes on {shown}\n"))?;
+    if !format.print(&json!({"subject": shown, "bytes": length, "stream": told["stream"]}))? {
+        let by = told["stream"].as_str().map_or("taken".to_owned(), |stream| format!("stored in {}", inert(stream)));
+        terminal::print(&format!("published {length} bytes on {shown}: {by}\n"))?;
+    }
     Ok(Exit::Done)
+}
+
+/// Whether something can be published on a subject: non-empty words between dots, without spaces and wildcards.
+fn is_subject(text: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !matches!(word, "*" | ">")
+            && !word.contains(|letter: char| letter.is_whitespace() || letter.is_control())
+    };
+    text.split('.').all(is_word)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn a_subject_is_words_between_dots() {
+        for (text, is) in [("a", true), ("a.b-c.D_1", true), ("", false), ("a..b", false), (".a", false), ("a.", false)]
+        {
+            assert_eq!(is_subject(text), is, "{text}");
+        }
+        for text in ["a b", "a.*", ">", "a.>", "a\tb", "a\r\nPUB x 1"] {
+            assert!(!is_subject(text), "{text:?}");
+        }
+    }
 
     #[test]
     fn what_a_file_holds_is_told_from_its_content() {
@@ -153,6 +188,6 @@ mod tests {
         );
         assert_eq!(told(&json!({"runs": [], "duplicate": false})), "taken; it starts no run\n");
         assert!(told(&json!({"runs": [], "duplicate": true})).contains("seen before"));
-        assert_eq!(told(&json!({"dead_letter": "x"})), "");
+        assert_eq!(told(&json!({"dead_letters": ["x"]})), "");
     }
 }

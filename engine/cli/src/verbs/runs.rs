@@ -83,11 +83,32 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
                 Answer::Failed => "failed",
                 Answer::Retry => "retry",
             };
+            let warning = match answer {
+                Answer::Retry => retry_warning(&read(client.get(&format!("{LIST}/{id}")).await?)?, &step),
+                Answer::Succeeded | Answer::Failed => None,
+            };
             let body = json!({"step": step, "answer": word, "note": note});
             let answer = client.post(&format!("{LIST}/{id}/answer"), &body).await?;
+            if let Some(warning) = warning {
+                terminal::note(&warning);
+            }
             acted(&answer, format, "the answer is recorded")
         }
     }
+}
+
+/// What trying a step again may do, where that is not known to be harmless. One line.
+fn retry_warning(run: &Detail, named: &str) -> Option<String> {
+    let is = |key: &str| key == named || key.split_once('.').is_some_and(|(_, name)| name == named);
+    let (key, step) = run.steps.iter().find(|(key, _)| is(key))?;
+    if step.state != "unknown" || step.idempotent == Some(true) {
+        return None;
+    }
+    let look = match step.uses.as_deref() {
+        Some("exec") => "; look whether the process of the attempt before still runs",
+        _ => "",
+    };
+    Some(format!("warning: {} is not idempotent: if it happened before, it now happens twice{look}", inert(key)))
 }
 
 fn acted(answer: &Value, format: Format, what: &str) -> Outcome {
@@ -106,7 +127,7 @@ fn list(page: &Page<RunSummary>) -> String {
     for run in &page.items {
         table.row([
             plain(short(&run.id.to_string())),
-            format::state(&run.state),
+            state(run),
             plain(run.phase.map_or("-", |phase| phase.as_str())),
             plain(format::date_time(run.started_at)),
             plain(run.finished_at.map_or("-".to_owned(), |at| format::duration(at.since(run.started_at)))),
@@ -115,6 +136,15 @@ fn list(page: &Page<RunSummary>) -> String {
         ]);
     }
     table.render(*OUT) + page.more()
+}
+
+/// A run's state, and beside it that somebody is asked.
+fn state(run: &RunSummary) -> (Style, String) {
+    let (style, state) = format::state(&run.state);
+    match run.asks {
+        0 => (style, state),
+        asks => (format::mark("unknown").1, format!("{state} ({asks} unknown: answer)")),
+    }
 }
 
 /// A run as it is shown.
@@ -161,6 +191,7 @@ struct Step {
     #[serde(default)]
     position: usize,
     uses: Option<String>,
+    idempotent: Option<bool>,
     output: Option<Value>,
     error: Option<String>,
     #[serde(default)]
@@ -178,7 +209,7 @@ struct Attempt {
 
 fn show(run: &Detail) -> String {
     let summary = &run.summary;
-    let (style, state) = format::state(&summary.state);
+    let (style, state) = state(summary);
     let head = format!("run of {}", inert(summary.playbook.as_str()));
     let mut out = format!("{}  {}\n", OUT.paint(Style::Bold, &head), OUT.paint(style, &inert(&state)));
     let mut line = |name: &str, value: String| out.push_str(&format!("  {name:<12}{}\n", inert(&value)));

@@ -1,8 +1,11 @@
 //! `stanch serve`: an engine until a signal ends it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use stanch_server::{Config, Options};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use stanch_server::warden::Warden;
+use stanch_server::{Config, Options, StartupError};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Serve;
@@ -14,6 +17,7 @@ use crate::terminal::{ERR, inert};
 pub async fn run(arguments: Serve) -> Outcome {
     let Serve { listen, data_dir, playbooks, config } = arguments;
     log_to_stderr("info,async_nats=warn");
+    without_core_dumps();
     let config = match config {
         Some(path) => Config::read(&path)
             .map_err(|error| Failure::new(inert(&causes(&error))).help("stanch schema config shows every key"))?,
@@ -21,9 +25,9 @@ pub async fn run(arguments: Serve) -> Outcome {
     };
     readable(&playbooks)?;
     let mut signals = Signals::new()?;
-    let options = Options { listen, data_dir, playbooks, config };
+    let options = Options { listen, data_dir, playbooks, config, warden: warden() };
     let server = tokio::select! {
-        started = stanch_server::start(options) => started.map_err(|error| Failure::new(inert(&causes(&error))))?,
+        started = stanch_server::start(options) => started.map_err(|error| not_started(&error))?,
         signal = signals.next() => return Err(Failure::new(format!("{signal} came before the engine had started"))),
     };
     tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "the engine serves");
@@ -33,6 +37,33 @@ pub async fn run(arguments: Serve) -> Outcome {
         () = server.stop(signal) => Ok(Exit::Done),
         signal = signals.next() => Err(Failure::new(format!("{signal} came before the engine had ended in good order"))
             .help("nothing that was acknowledged is lost; attempts that were under way will be unknown")),
+    }
+}
+
+/// This program as the warden of its commands; by a path that also holds where a newer one has taken its place.
+pub fn warden() -> Warden {
+    Warden::by(vec!["/proc/self/exe".into(), "warden".into()])
+}
+
+/// A core dump would hold secrets. Commands inherit the limit, which they may raise.
+fn without_core_dumps() {
+    let none = getrlimit(Resource::RLIMIT_CORE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_CORE, 0, most));
+    if let Err(error) = none {
+        tracing::warn!(%error, "core dumps cannot be turned off");
+    }
+}
+
+/// Why an engine did not start, and what to do about it.
+pub fn not_started(error: &StartupError) -> Failure {
+    let failure = Failure::new(inert(&causes(error)));
+    match error {
+        StartupError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => {
+            failure.help("another program, perhaps another engine, listens there; name another address with --listen")
+        }
+        StartupError::Listen { .. } => {
+            failure.help("name an address of this machine with --listen, such as 127.0.0.1:9190")
+        }
+        _ => failure,
     }
 }
 

@@ -358,7 +358,7 @@ impl Draft {
     pub(super) fn keep_dead_letter(&mut self, letter: DeadLetter) {
         let id = DeadLetterId::derive(self.state.journal, self.state.sequence.next(), self.now);
         self.emit(DeadLettered { id, letter: Arc::new(letter) });
-        self.receipt.dead_letter = Some(id);
+        self.receipt.dead_letters.push(id);
     }
 
     fn keep_unusable_alert(&mut self, alert: &AlertSnapshot, problem: &Unusable) {

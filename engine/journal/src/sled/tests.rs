@@ -25,7 +25,7 @@ fn append(journal: &mut SledJournal, count: u64) {
 fn verified(journal: &SledJournal) -> u64 {
     let mut lines = Vec::new();
     export(&*journal.reader(), Sequence(1), &mut lines).unwrap();
-    verify(&lines[..], Scope::Whole).unwrap().count
+    verify(&lines[..], Scope::Whole, None).unwrap().count
 }
 
 fn segment_path(dir: &TempDir, number: u32) -> PathBuf {

@@ -11,7 +11,7 @@ fn lines() -> Vec<String> {
 }
 
 fn check(lines: &[String], scope: Scope) -> Result<Verified, Broken> {
-    verify(lines.iter().flat_map(|line| [line, "\n"]).collect::<String>().as_bytes(), scope)
+    verify(lines.iter().flat_map(|line| [line, "\n"]).collect::<String>().as_bytes(), scope, None)
 }
 
 /// The sequence and line of the first record that does not hold, and why in brief.
@@ -35,6 +35,30 @@ fn an_untouched_export_holds() {
     assert_eq!((verified.first, verified.last, verified.count), (Sequence(1), Sequence(10), 10));
     assert!(verified.contiguous && verified.from_start);
     assert_eq!(verified.redacted, 0);
+}
+
+#[test]
+fn blank_lines_at_the_end_are_no_lines_and_elsewhere_are_named() {
+    for end in [1, 2] {
+        let blank = [lines(), vec![String::new(); end]].concat();
+        assert_eq!(check(&blank, Scope::Whole).unwrap().count, 10);
+    }
+    let mut between = lines();
+    between.insert(4, String::new());
+    assert_eq!(broken(&between), (5, 5, "Blank".into()));
+    assert!(matches!(check(&[String::new()], Scope::Whole).unwrap_err().reason, Reason::Empty));
+}
+
+#[test]
+fn a_noted_head_is_found_where_it_is_and_shows_that_an_end_was_cut_off() {
+    let lines = lines();
+    let text = |lines: &[String]| lines.iter().flat_map(|line| [line, "\n"]).collect::<String>();
+    let (whole, cut) = (text(&lines), text(&lines[..6]));
+    let head = |text: &str| verify(text.as_bytes(), Scope::Whole, None).unwrap().head_hash;
+    let noted = |text: &str, head| verify(text.as_bytes(), Scope::Whole, Some(head)).unwrap().noted;
+    assert_eq!(noted(&whole, head(&whole)), Some(Sequence(10)));
+    assert_eq!(noted(&whole, head(&cut)), Some(Sequence(6)));
+    assert_eq!(noted(&cut, head(&whole)), None);
 }
 
 #[test]
@@ -116,11 +140,11 @@ fn other_spellings_of_the_same_record_are_found() {
 fn a_line_cut_off_in_the_middle_is_found() {
     let whole = lines().join("\n");
     for cut in 1..200 {
-        let broken = verify(&whole.as_bytes()[..whole.len() - cut], Scope::Whole).unwrap_err();
+        let broken = verify(&whole.as_bytes()[..whole.len() - cut], Scope::Whole, None).unwrap_err();
         assert_eq!((broken.sequence, broken.line), (Sequence(10), 10), "{broken}");
         assert!(matches!(broken.reason, Reason::CutOff), "{broken}");
     }
-    assert_eq!(verify(whole.as_bytes(), Scope::Whole).unwrap().count, 10);
+    assert_eq!(verify(whole.as_bytes(), Scope::Whole, None).unwrap().count, 10);
 }
 
 #[test]
@@ -130,8 +154,8 @@ fn garbage_is_found_and_an_empty_file_does_not_hold() {
         changed.insert(4, garbage.to_owned());
         assert_eq!(broken(&changed).0, 5, "{garbage:?}");
     }
-    assert!(matches!(verify(&b"\xff\xfe\n"[..], Scope::Whole).unwrap_err().reason, Reason::Garbage(_)));
-    assert!(matches!(verify(&b""[..], Scope::Whole).unwrap_err().reason, Reason::Empty));
+    assert!(matches!(verify(&b"\xff\xfe\n"[..], Scope::Whole, None).unwrap_err().reason, Reason::Garbage(_)));
+    assert!(matches!(verify(&b""[..], Scope::Whole, None).unwrap_err().reason, Reason::Empty));
 }
 
 #[test]
@@ -166,7 +190,7 @@ proptest::proptest! {
         let at = at % changed[line].len();
         proptest::prop_assume!(changed[line][at] != byte);
         changed[line][at] = byte;
-        let broken = verify(&changed.join(&b'\n')[..], Scope::Whole).unwrap_err();
+        let broken = verify(&changed.join(&b'\n')[..], Scope::Whole, None).unwrap_err();
         proptest::prop_assert!(broken.sequence.0 <= line as u64 + 2, "{}", broken);
     }
 }

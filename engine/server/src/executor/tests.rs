@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 use stanch_core::Settings;
 use stanch_core::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
-use stanch_core::record::Actor;
+use stanch_core::record::{Actor, DeadLetter};
 use stanch_journal::{Fault, Faults, Journal as _, MemoryJournal, Reader};
 
 use super::*;
@@ -127,4 +127,32 @@ async fn an_end_in_good_order_is_recorded() {
     let records = bench.reader.read(stanch_core::Sequence(1), 1000).unwrap();
     assert_eq!(records.last().unwrap().record().unwrap().body.kind(), "EngineStopped");
     assert!(matches!(bench.handle.submit(fire("a")).await, Err(Refused::Unavailable(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_what_cannot_be_read_is_kept_in_part() {
+    let bench = bench().await;
+    let keep = async || {
+        let letter = DeadLetter {
+            via: "/webhooks/alertmanager".to_owned(),
+            reason: "no JSON".to_owned(),
+            code: "alertmanager.invalid-json".to_owned(),
+            content_type: None,
+            body: "A".repeat(16 << 20),
+            size: 12 << 20,
+            complete: true,
+        };
+        let command = Command::KeepDeadLetter { actor: Actor::source("test"), letter };
+        bench.handle.submit(command).await.unwrap();
+        let last = bench.reader.read(bench.handle.state().sequence, 1).unwrap();
+        match last[0].record().unwrap().body {
+            Body::DeadLettered(body) => body.letter.complete,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut kept = Vec::new();
+    for _ in 0..6 {
+        kept.push(keep().await);
+    }
+    assert_eq!(kept, [true, true, true, true, false, false]);
 }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use stanch_core::alert::AlertStatus;
 use stanch_core::record::{Actor, DeadLetter, base64};
 use stanch_core::{Command, DeadLetterId, Receipt};
-use subtle::ConstantTimeEq as _;
 
 use super::body::{self, Received};
 use super::extract::Segment;
@@ -83,7 +82,7 @@ async fn take(http: &Http, source: Option<String>, request: Request) -> Result<R
         Ok(Given { mut receipt, bad, truncated }) => {
             if let Some(unreadable) = bad {
                 let received = Received { size: decoded.len() as u64, bytes: decoded };
-                receipt.dead_letter = http.keep(letter, &unreadable, &received).await?;
+                receipt.dead_letters.extend(http.keep(letter, &unreadable, &received).await?);
             }
             Ok(http.started(StatusCode::OK, receipt, Wait::of(&parts.headers), truncated).await)
         }
@@ -105,18 +104,12 @@ pub(super) fn is_source(text: &str) -> bool {
 }
 
 fn authenticate(http: &Http, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(token) = &http.app.webhook_token else { return Ok(()) };
     let shown = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    let shown = match shown.split_at_checked(7) {
-        Some((scheme, shown)) if scheme.eq_ignore_ascii_case(b"bearer ") => shown.trim_ascii(),
-        _ => b"",
-    };
-    // The length is no secret; the content is compared in constant time.
-    if bool::from(shown.ct_eq(token.as_bytes())) {
+    if http.app.senders.know(shown) {
         return Ok(());
     }
-    let remedy = "send the token of intake.token as Authorization: Bearer TOKEN";
-    Err(Problem::new(StatusCode::UNAUTHORIZED, "token.invalid", "the sender is not known", remedy))
+    let remedy = http.app.senders.remedy();
+    Err(Problem::new(StatusCode::UNAUTHORIZED, "sender.unknown", "the sender is not known", remedy))
 }
 
 /// What became of a delivery.
@@ -169,7 +162,7 @@ impl Http {
         letter: Letter<'_>,
         unreadable: &Unreadable,
         received: &Received,
-    ) -> Result<Option<DeadLetterId>, Refused> {
+    ) -> Result<Vec<DeadLetterId>, Refused> {
         let kept = &received.bytes[..received.bytes.len().min(KEPT)];
         let actor = letter.actor.clone();
         let letter = DeadLetter {
@@ -183,7 +176,7 @@ impl Http {
         };
         tracing::warn!(via = letter.via, code = letter.code, size = letter.size, "kept as a dead letter");
         let receipt = self.app.handle.submit(Command::KeepDeadLetter { actor, letter }).await?;
-        Ok(receipt.dead_letter)
+        Ok(receipt.dead_letters)
     }
 
     async fn refuse(
@@ -200,8 +193,11 @@ impl Http {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use stanch_workers::Secrets;
 
+    use crate::config::IntakeConfig;
     use crate::http::testing::{Engine, get, post};
+    use crate::senders::Senders;
 
     const ANY: &str = "playbook: any\ntriggers:\n  - alertmanager: {matchers: ['scenario=~\".+\"']}\n\
                        detect:\n  note: {uses: log, with: {message: seen}}\n";
@@ -255,7 +251,7 @@ mod tests {
             assert_eq!(letters.len(), index + 1);
             assert_eq!(
                 (&letters[0]["id"], &letters[0]["via"]),
-                (&answer.json["dead_letter"], &json!("/webhooks/alertmanager/eu"))
+                (&answer.json["dead_letters"][0], &json!("/webhooks/alertmanager/eu"))
             );
         }
     }
@@ -269,10 +265,31 @@ mod tests {
         body["alerts"].as_array_mut().unwrap().insert(0, bad);
         let answer = engine.send(post("/webhooks/alertmanager/eu", body.to_string())).await;
         assert_eq!((answer.status, answer.json["runs"].as_array().map(Vec::len)), (200, Some(1)), "{}", answer.json);
-        let id = answer.json["dead_letter"].as_str().unwrap();
+        let id = answer.json["dead_letters"][0].as_str().unwrap();
         let letter = engine.send(get(&format!("/api/v1/dead-letters/{id}"))).await.json;
         assert!(letter["reason"].as_str().unwrap().starts_with("alerts[0]: startsAt"), "{letter}");
         assert_eq!(letter["body"], body.to_string());
+    }
+
+    #[tokio::test]
+    async fn an_answer_names_every_dead_letter_that_was_made_of_the_body() {
+        let unusable = "playbook: unusable\ntriggers:\n  - alertmanager: {matchers: ['scenario=~\".+\"']}\n    \
+                        key: \"{{ alert.labels.missing }}\"\ndetect:\n  note: {uses: log, with: {message: seen}}\n";
+        let engine = Engine::start(&[ANY, unusable]).await;
+        let mut body: Value = serde_json::from_slice(&fixture("single-firing")).unwrap();
+        let mut second = body["alerts"][0].clone();
+        second["fingerprint"] = "00aa".into();
+        body["alerts"].as_array_mut().unwrap().extend([second, Value::Null]);
+        let answer = engine.send(post("/webhooks/alertmanager/eu", body.to_string())).await;
+        let named = answer.json["dead_letters"].as_array().unwrap();
+        let mut codes = Vec::new();
+        for id in named {
+            let letter = engine.send(get(&format!("/api/v1/dead-letters/{}", id.as_str().unwrap()))).await.json;
+            codes.push(letter["code"].as_str().unwrap().to_owned());
+        }
+        let unusable = "trigger.evaluation-failed";
+        assert_eq!(codes, [unusable, unusable, "alertmanager.invalid-alert"], "{}", answer.json);
+        assert_eq!((answer.status, answer.json["runs"].as_array().map(Vec::len)), (200, Some(2)));
     }
 
     #[tokio::test]
@@ -280,7 +297,7 @@ mod tests {
         let engine = Engine::start(&[ANY]).await;
         let answer = engine.send(post("/webhooks/alertmanager", vec![b'x'; 9 << 20])).await;
         assert_eq!((answer.status, &answer.json["code"]), (202, &json!("body.too-large")));
-        let id = answer.json["dead_letter"].as_str().unwrap();
+        let id = answer.json["dead_letters"][0].as_str().unwrap();
         let letter = engine.send(get(&format!("/api/v1/dead-letters/{id}"))).await.json;
         assert_eq!((&letter["complete"], &letter["size"]), (&json!(false), &json!(9 << 20)));
     }
@@ -308,22 +325,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_configured_token_is_asked_for() {
-        let engine = Engine::start_with_token(&[ANY], "s3cret").await;
-        for (header, status) in [
-            (None, 401),
-            (Some("Bearer wrong"), 401),
-            (Some("Bearer s3cre"), 401),
-            (Some("Basic s3cret"), 401),
-            (Some("Bearer"), 401),
-            (Some("Bearer s3cret"), 200),
-            (Some("bearer s3cret"), 200),
-        ] {
+    async fn senders_that_are_not_known_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("token");
+        std::fs::write(&path, "s3cret").unwrap();
+        let intake = IntakeConfig { token: Some(format!("file:{}", path.display())), ..IntakeConfig::default() };
+        let senders = Senders::read(&intake, &Secrets::default()).unwrap();
+        let engine = Engine::start_with_senders(&[ANY], senders).await;
+        for (header, status) in [(None, 401), (Some("Bearer wrong"), 401), (Some("Bearer s3cret"), 200)] {
             let mut request = post("/webhooks/alertmanager", fixture("single-firing"));
             if let Some(header) = header {
                 request = request.header("authorization", header);
             }
-            assert_eq!(engine.send(request).await.status, status, "{header:?}");
+            let answer = engine.send(request).await;
+            assert_eq!(answer.status, status, "{header:?}");
+            assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{header:?}");
         }
     }
 }

@@ -109,7 +109,7 @@ impl Http {
         let stored = self.app.views.get(Table::DeadLetters, id.0.as_bytes()).map_err(Problem::unavailable)?;
         let summary: Option<DeadLetterSummary> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let summary = summary.ok_or_else(|| {
-            let remedy = "GET /api/v1/dead-letters lists all dead letters";
+            let remedy = "stanch events dead-letters lists all dead letters";
             Problem::unknown("dead-letter.unknown", format!("no dead letter has the id {id}"), remedy)
         })?;
         let (reader, sequence) = (Arc::clone(&self.app.reader), summary.record);
@@ -181,7 +181,7 @@ mod tests {
     async fn a_letter_that_is_still_unreadable_stays_what_it_is() {
         let engine = Engine::start(&[ANY]).await;
         let answer = engine.send(post("/webhooks/alertmanager/eu", "{\"alerts\": [")).await;
-        let id = answer.json["dead_letter"].as_str().unwrap().to_owned();
+        let id = answer.json["dead_letters"][0].as_str().unwrap().to_owned();
         let path = format!("/api/v1/dead-letters/{id}");
         let letter = engine.send(get(&path)).await.json;
         assert_eq!(
@@ -200,7 +200,7 @@ mod tests {
         let mut body: Value = serde_json::from_slice(&firing("A")).unwrap();
         body["alerts"].as_array_mut().unwrap().push(json!(null));
         let answer = engine.send(post("/webhooks/alertmanager/eu", body.to_string())).await;
-        let id = answer.json["dead_letter"].as_str().unwrap().to_owned();
+        let id = answer.json["dead_letters"][0].as_str().unwrap().to_owned();
         let path = format!("/api/v1/dead-letters/{id}");
         let answer = engine.send(post(&format!("{path}/replay"), "")).await;
         assert_eq!((answer.status, &answer.json["duplicate"]), (200, &json!(true)), "{}", answer.json);
@@ -211,7 +211,7 @@ mod tests {
     async fn a_letter_of_which_only_a_part_was_kept_cannot_be_replayed() {
         let engine = Engine::start(&[]).await;
         let answer = engine.send(post("/webhooks/alertmanager", vec![b' '; 9 << 20])).await;
-        let id = answer.json["dead_letter"].as_str().unwrap().to_owned();
+        let id = answer.json["dead_letters"][0].as_str().unwrap().to_owned();
         let answer = engine.send(post(&format!("/api/v1/dead-letters/{id}/replay"), "")).await;
         assert_eq!((answer.status, &answer.json["code"]), (409, &json!("dead-letter.incomplete")));
         assert_eq!(engine.send(post("/api/v1/dead-letters/none/replay", "")).await.status, 404);

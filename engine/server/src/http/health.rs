@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`, and the description of all routes.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -7,10 +9,12 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stanch_core::Epoch;
+use stanch_playbook::PlaybookName;
 
 use super::openapi::{Doc, Routes, document};
 use super::{Http, Shared};
 use crate::app::NatsStatus;
+use crate::summary::questions;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
@@ -96,6 +100,16 @@ async fn metrics(State(http): State<Shared>) -> Response {
         ),
     ] {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"));
+    }
+    text.push_str("# HELP stanch_steps_unknown Steps that are unknown and wait for a person's answer.\n");
+    text.push_str("# TYPE stanch_steps_unknown gauge\n");
+    // A zero for each loaded playbook: a rule on a series that is not there never fires.
+    let mut asks: BTreeMap<&PlaybookName, usize> = state.playbooks.keys().map(|name| (name, 0)).collect();
+    for run in state.runs.values() {
+        *asks.entry(&run.playbook).or_insert(0) += questions(run);
+    }
+    for (playbook, count) in asks {
+        text.push_str(&format!("stanch_steps_unknown{{playbook=\"{playbook}\"}} {count}\n"));
     }
     let version = env!("CARGO_PKG_VERSION");
     text.push_str("# HELP stanch_build_info The version of stanch.\n# TYPE stanch_build_info gauge\n");

@@ -104,7 +104,7 @@ impl Http {
         let stored = self.app.views.get(Table::Incidents, id.0.as_bytes()).map_err(Problem::unavailable)?;
         let stored = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         stored.ok_or_else(|| {
-            let remedy = "GET /api/v1/incidents lists all incidents";
+            let remedy = "stanch incidents list shows all incidents";
             Problem::unknown("incident.unknown", format!("no incident has the id {id}"), remedy)
         })
     }

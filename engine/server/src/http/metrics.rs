@@ -225,7 +225,7 @@ impl Follower {
                 let Some(Live { playbook, plan }) = self.live.get(&run) else { return };
                 let index = plan.as_ref().and_then(|plan| plan.step_index(&step));
                 let action = match plan.as_ref().zip(index).map(|(plan, index)| &plan.steps[index].uses) {
-                    Some(Uses::Action { name, .. }) => name.as_str(),
+                    Some(Uses::Action(call)) => call.action.as_str(),
                     _ => "other",
                 };
                 let phase = step.as_str().split('.').next().unwrap_or_default();

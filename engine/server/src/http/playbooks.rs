@@ -15,7 +15,7 @@ use stanch_core::command::Target;
 use stanch_core::event::Event;
 use stanch_core::record::Actor;
 use stanch_playbook::plan::{InputSpec, InputType};
-use stanch_playbook::{ActionName, Plan, PlanDigest, PlaybookName, Severity, StepKey, Timestamp, TriggerOn, Uses};
+use stanch_playbook::{ActionName, Plan, PlanDigest, PlaybookName, Severity, StepKey, Timestamp, TriggerOn};
 
 use super::extract::{Asked, Segment};
 use super::openapi::{Doc, Routes, schema};
@@ -27,6 +27,8 @@ use crate::executor::now;
 
 /// The longest `Idempotency-Key`.
 const LONGEST_KEY: usize = 256;
+/// How many playbooks an answer names where none is near.
+const NAMED: usize = 10;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
@@ -193,10 +195,7 @@ fn input_view(spec: &InputSpec) -> InputView {
 }
 
 fn outline(plan: &Plan, step: &stanch_playbook::Step) -> StepOutline {
-    let uses = match &step.uses {
-        Uses::Action { name, .. } => name.clone(),
-        Uses::Wait(_) => ActionName::new("wait"),
-    };
+    let uses = ActionName::new(step.uses.name());
     StepOutline {
         step: step.key.clone(),
         uses,
@@ -278,7 +277,15 @@ impl Http {
             let known = state.playbooks.keys().map(PlaybookName::as_str);
             let remedy = match nearest(&name, known) {
                 Some(known) => format!("did you mean {known}?"),
-                None => "GET /api/v1/playbooks lists those that are loaded".to_owned(),
+                None if state.playbooks.is_empty() => {
+                    "none is loaded; stanch validate says what is wrong with a file".to_owned()
+                }
+                None => {
+                    let all = state.playbooks.len();
+                    let some: Vec<&str> = state.playbooks.keys().take(NAMED).map(PlaybookName::as_str).collect();
+                    let more = if all > NAMED { format!(" and {} more", all - NAMED) } else { String::new() };
+                    format!("these are loaded: {}{more}", some.join(", "))
+                }
             };
             Problem::unknown("playbook.unknown", format!("no playbook is named {name}"), remedy)
         })
@@ -333,6 +340,8 @@ mod tests {
         let engine = Engine::start(&[HOST]).await;
         let answer = engine.send(post("/api/v1/playbooks/isolate-hots/runs", "{}")).await;
         assert_eq!((answer.status, &answer.json["remedy"]), (404, &json!("did you mean isolate-host?")));
+        let answer = engine.send(post("/api/v1/playbooks/x/runs", "{}")).await;
+        assert_eq!(answer.json["remedy"], "these are loaded: isolate-host");
         for body in [
             "",
             "{}",

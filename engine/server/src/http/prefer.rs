@@ -45,9 +45,9 @@ pub(crate) struct Started {
     pub incidents: Vec<IncidentId>,
     /// Whether it had been seen before and did nothing.
     pub duplicate: bool,
-    /// The dead letter that keeps what could not be read of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dead_letter: Option<DeadLetterId>,
+    /// The dead letters that keep what could not be read of it, and what a playbook that matched could not use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dead_letters: Vec<DeadLetterId>,
     /// How many alerts the sender left out (`max_alerts`).
     #[serde(skip_serializing_if = "is_zero")]
     pub truncated: u64,
@@ -77,8 +77,8 @@ impl Http {
             tokio::time::timeout(Duration::from_secs(seconds), finished).await.ok();
         }
         let runs = self.states(&receipt.runs);
-        let Receipt { incidents, duplicate, dead_letter, .. } = receipt;
-        let started = Started { runs, incidents, duplicate, dead_letter, truncated };
+        let Receipt { incidents, duplicate, dead_letters, .. } = receipt;
+        let started = Started { runs, incidents, duplicate, dead_letters, truncated };
         let mut response = (status, Json(started)).into_response();
         if let Some(seconds) = wait.0 {
             let applied = HeaderValue::from_str(&format!("wait={seconds}")).expect("digits fit a header");

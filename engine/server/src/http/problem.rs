@@ -28,9 +28,9 @@ pub(crate) struct Problem {
     detail: String,
     /// What can be done about it.
     remedy: String,
-    /// The dead letter that keeps what came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dead_letter: Option<DeadLetterId>,
+    /// The dead letters that keep what came.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dead_letters: Box<[DeadLetterId]>,
 }
 
 impl Problem {
@@ -48,7 +48,7 @@ impl Problem {
             code,
             detail: shorten(detail.as_ref(), DETAIL),
             remedy: remedy.into(),
-            dead_letter: None,
+            dead_letters: Box::default(),
         }
     }
 
@@ -71,13 +71,13 @@ impl Problem {
 
     /// Something came that cannot be read and is kept. Repeats nothing of what came: that may hold secrets, and this
     /// lands in the sender's log.
-    pub(super) fn unreadable(status: StatusCode, unreadable: &Unreadable, kept: Option<DeadLetterId>) -> Self {
+    pub(super) fn unreadable(status: StatusCode, unreadable: &Unreadable, kept: Vec<DeadLetterId>) -> Self {
         let detail = "the body cannot be read and is kept as a dead letter";
-        let remedy = match kept {
-            Some(id) => format!("see why with GET /api/v1/dead-letters/{id}, and mend the sender"),
-            None => "see GET /api/v1/dead-letters, and mend the sender".to_owned(),
+        let remedy = match kept.first() {
+            Some(id) => format!("see why with stanch events dead-letters {id}, and mend the sender"),
+            None => "see stanch events dead-letters, and mend the sender".to_owned(),
         };
-        Self { dead_letter: kept, ..Self::new(status, unreadable.code, detail, remedy) }
+        Self { dead_letters: kept.into(), ..Self::new(status, unreadable.code, detail, remedy) }
     }
 
     #[cfg(test)]
@@ -96,7 +96,8 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"stanch\""));
+            let schemes = "Bearer realm=\"stanch\", Basic realm=\"stanch\", charset=\"UTF-8\"";
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(schemes));
         }
         response
     }
@@ -130,23 +131,46 @@ impl From<Rejected> for Problem {
                 let remedy = "GET /api/v1/playbooks/{name} shows the inputs that it takes";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "inputs.invalid", detail, remedy)
             }
-            Rejected::UnknownRun(_) => Self::unknown("run.unknown", detail, "GET /api/v1/runs lists all runs"),
+            Rejected::UnknownRun(_) => Self::unknown("run.unknown", detail, "stanch runs list shows all runs"),
             Rejected::UnknownStep(_) => {
-                Self::unknown("step.unknown", detail, "GET /api/v1/runs/{id} shows the run's steps")
+                Self::unknown("step.unknown", detail, "stanch runs show RUN shows the run's steps")
             }
             Rejected::NotUnknown { .. } => {
-                Self::conflict("step.not-unknown", detail, "GET /api/v1/runs/{id} shows what the run waits for")
+                Self::conflict("step.not-unknown", detail, "stanch runs show RUN shows what the run waits for")
             }
             Rejected::AlreadyCancelled(_) => {
                 Self::conflict("run.already-cancelled", detail, "wait until what is under way has ended")
             }
             Rejected::UnknownIncident(_) => {
-                Self::unknown("incident.unknown", detail, "GET /api/v1/incidents lists all incidents")
+                Self::unknown("incident.unknown", detail, "stanch incidents list shows all incidents")
             }
             Rejected::IncidentBusy(_) => {
-                Self::conflict("incident.busy", detail, "POST /api/v1/runs/{id}/cancel ends a run")
+                Self::conflict("incident.busy", detail, "stanch runs cancel RUN ends a run early")
             }
-            Rejected::UnknownAttempt => Self::unknown("attempt.unknown", detail, "GET /api/v1/runs lists all runs"),
+            Rejected::UnknownApproval(_) => {
+                Self::unknown("approval.unknown", detail, "stanch approvals list shows what waits for an answer")
+            }
+            Rejected::NotAllowed(_) => {
+                let remedy = "stanch approvals list shows who may decide";
+                Self::new(StatusCode::FORBIDDEN, "approval.not-allowed", detail, remedy)
+            }
+            Rejected::OtherTargets(_) => {
+                Self::conflict("approval.targets-changed", detail, "stanch approvals list shows what is asked now")
+            }
+            Rejected::UnknownContainment(_) => {
+                Self::unknown("containment.unknown", detail, "stanch inforce list shows what is in force")
+            }
+            Rejected::UndoUnderWay(_) => {
+                Self::conflict("containment.undoing", detail, "stanch inforce list shows how it stands")
+            }
+            Rejected::NotInForce(_) => {
+                Self::conflict("containment.not-in-force", detail, "stanch inforce undo ID tries to take it back again")
+            }
+            Rejected::InThePast => {
+                let remedy = "give a time to come, such as 4h";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "time.past", detail, remedy)
+            }
+            Rejected::UnknownAttempt => Self::unknown("attempt.unknown", detail, "stanch runs list shows all runs"),
         }
     }
 }

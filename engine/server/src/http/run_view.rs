@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use stanch_core::Epoch;
 use stanch_core::attempt::AttemptId;
 use stanch_core::record::{Answer, Body, Cause, Ending, Record, Then, Waiting};
-use stanch_playbook::{ActionName, Plan, PlanDigest, StepKey, Timestamp, Uses};
+use stanch_playbook::{ActionName, Plan, PlanDigest, StepKey, Timestamp};
 
 use crate::summary::RunSummary;
 
@@ -64,6 +64,8 @@ pub(crate) struct StepView {
     position: usize,
     /// The action, or `wait`; null where that is not known any more.
     uses: Option<ActionName>,
+    /// Whether repeating it is harmless; null where that is not known any more.
+    idempotent: Option<bool>,
     /// The action's result.
     output: Option<Value>,
     /// The step's evaluated `outputs`.
@@ -139,10 +141,8 @@ impl RunDetail {
             Self { summary, plan: plan_of(records), inputs, trigger: None, cancelled: None, steps: Steps::default() };
         for step in plan.map(|plan| &plan.steps[..]).unwrap_or_default() {
             let view = run.steps.at(&step.key);
-            view.uses = Some(match &step.uses {
-                Uses::Action { name, .. } => name.clone(),
-                Uses::Wait(_) => ActionName::new("wait"),
-            });
+            view.uses = Some(ActionName::new(step.uses.name()));
+            view.idempotent = Some(step.policy.idempotent);
         }
         for record in records {
             run.apply(record);
@@ -182,11 +182,9 @@ impl RunDetail {
                 step.finish_attempt(&body.attempt, "succeeded", None, at);
                 step.output = Some(Value::clone(&body.output));
                 step.outputs = Some(Value::clone(&body.outputs));
-                match &body.failure {
+                match &body.unsettled {
                     None => step.end("succeeded", None, at),
-                    Some(failure) => {
-                        step.end(if failure.tolerated { "tolerated" } else { "failed" }, Some(&failure.error), at);
-                    }
+                    Some(unsettled) => step.follow(unsettled.then, &unsettled.reason, at),
                 }
             }
             Body::AttemptFailed(body) => {
@@ -260,6 +258,7 @@ impl StepView {
             state: "pending",
             position,
             uses: None,
+            idempotent: None,
             output: None,
             outputs: None,
             error: None,
@@ -286,7 +285,8 @@ impl StepView {
 
     fn follow(&mut self, then: Then, error: &str, at: Timestamp) {
         match then {
-            Then::Retry { at } => {
+            Then::Verify => self.enter("verifying", None),
+            Then::Retry { at } | Then::Redo { at } => {
                 self.enter("backoff", None);
                 self.next_attempt_at = Some(at);
             }

@@ -102,12 +102,14 @@ fn read_records(reader: &dyn Reader, sequences: &[Sequence]) -> Result<Vec<Recor
 pub(crate) struct CancelRequest {
     /// Why; stands in the record.
     reason: String,
+    /// Whether what it did is taken back.
+    undo: bool,
 }
 
 async fn cancel(State(http): State<Shared>, id: Segment, request: Request) -> Result<Json<RunSummary>, Problem> {
     let run: RunId = id.id("run", "run.unknown")?;
-    let CancelRequest { reason } = body::json(request).await?;
-    let command = Command::CancelRun { actor: Actor::person("local"), run, reason };
+    let CancelRequest { reason, undo } = body::json(request).await?;
+    let command = Command::CancelRun { actor: Actor::person("local"), run, reason, undo };
     http.command_run(run, command).await
 }
 
@@ -117,6 +119,9 @@ async fn cancel(State(http): State<Shared>, id: Segment, request: Request) -> Re
 pub(crate) struct AnswerRequest {
     /// The step: `phase.step`, or its name alone.
     step: String,
+    /// The item, where the step has items; from 0.
+    #[serde(default)]
+    item: Option<u32>,
     /// What became of it; `retry` tries it again.
     answer: Answer,
     /// What the person adds; stands in the record.
@@ -126,11 +131,11 @@ pub(crate) struct AnswerRequest {
 
 async fn answer(State(http): State<Shared>, id: Segment, request: Request) -> Result<Json<RunSummary>, Problem> {
     let run: RunId = id.id("run", "run.unknown")?;
-    let AnswerRequest { step, answer, note } = body::json(request).await?;
+    let AnswerRequest { step, item, answer, note } = body::json(request).await?;
     let state = http.app.handle.state();
     let plan = state.runs.get(&run).and_then(|run| state.plan(run.plan));
     let step = plan.and_then(|plan| step_named(plan, &step)).unwrap_or_else(|| StepKey::new(step));
-    let command = Command::AnswerStep { actor: Actor::person("local"), run, step, answer, note };
+    let command = Command::AnswerStep { actor: Actor::person("local"), run, step, item, answer, note };
     http.command_run(run, command).await
 }
 
@@ -238,6 +243,33 @@ mod tests {
         assert_eq!(run["steps"]["detect.wait_long"]["state"], "waiting");
         assert!(run["steps"]["detect.wait_long"]["waiting"]["until"].is_string(), "{run:#}");
         assert_eq!(run["steps"]["recover.after"]["state"], "pending");
+    }
+
+    #[tokio::test]
+    async fn a_list_tells_a_question_from_a_healthy_wait() {
+        let asking = "playbook: asking\ndetect:\n  a: {uses: log, with: {message: unknown}, idempotent: false}\n  \
+                      b: {uses: log, with: {message: unknown}, idempotent: false}\n";
+        let engine = Engine::start(&[LONG, asking]).await;
+        engine.run("long").await;
+        let id = engine.run("asking").await;
+        let shown = async || {
+            let list = engine.send(get("/api/v1/runs")).await.json;
+            let of = |run: &Value| (run["playbook"].clone(), run["state"].clone(), run["asks"].clone());
+            list["items"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+        };
+        let long = (json!("long"), json!("waiting"), json!(0));
+        assert_eq!(shown().await, [(json!("asking"), json!("waiting"), json!(2)), long.clone()]);
+        for (step, left) in [("a", 1), ("b", 0)] {
+            let metrics = engine.metrics().await;
+            assert!(metrics.contains("\nstanch_steps_unknown{playbook=\"long\"} 0\n"), "{metrics}");
+            let line = format!("\nstanch_steps_unknown{{playbook=\"asking\"}} {}\n", left + 1);
+            assert!(metrics.contains(&line), "{metrics}");
+            let body = json!({"step": step, "answer": "succeeded"}).to_string();
+            let answer = engine.send(post(&format!("/api/v1/runs/{id}/answer"), body)).await;
+            assert_eq!((answer.status, &answer.json["asks"]), (200, &json!(left)), "{}", answer.json);
+        }
+        assert_eq!(shown().await, [(json!("asking"), json!("succeeded"), json!(0)), long]);
+        assert!(engine.metrics().await.contains("\nstanch_steps_unknown{playbook=\"asking\"} 0\n"));
     }
 
     #[tokio::test]

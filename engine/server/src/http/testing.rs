@@ -18,6 +18,7 @@ use super::router;
 use crate::app::{App, NatsStatus};
 use crate::config::Config;
 use crate::executor::{self, Dispatch, Handle};
+use crate::senders::Senders;
 use crate::store::Store;
 
 /// Carries out nothing and says that it succeeded, or what the step's message asks for: `fail` or `unknown`.
@@ -46,15 +47,15 @@ pub(super) struct Engine {
 impl Engine {
     /// An engine with these playbooks.
     pub(super) async fn start(playbooks: &[&str]) -> Self {
-        Self::make(playbooks, None).await
+        Self::make(playbooks, Senders::default()).await
     }
 
-    /// The same, where senders of webhooks must show this token.
-    pub(super) async fn start_with_token(playbooks: &[&str], token: &str) -> Self {
-        Self::make(playbooks, Some(token)).await
+    /// The same, where webhooks are taken from these senders alone.
+    pub(super) async fn start_with_senders(playbooks: &[&str], senders: Senders) -> Self {
+        Self::make(playbooks, senders).await
     }
 
-    async fn make(playbooks: &[&str], token: Option<&str>) -> Self {
+    async fn make(playbooks: &[&str], senders: Senders) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
         let (store, state) = Store::open(&data).unwrap();
@@ -73,7 +74,7 @@ impl Engine {
             config: Arc::new(config),
             nats: nats_status,
             problems,
-            webhook_token: token.map(Into::into),
+            senders: Arc::new(senders),
         };
         Self { router: router(app), handle, nats, _home: home }
     }
