@@ -565,3 +565,31 @@ fn fact_26_after_alertmanager_lost_its_data_everything_comes_again_and_starts_no
     assert_eq!((fired.len(), marker), (4, 1), "{fired:#?}");
     assert!(engine.audit().len() > before);
 }
+
+#[test]
+fn the_credentials_that_alertmanager_sends_are_known_and_others_are_not() {
+    let headers = fixture_json("headers");
+    let sent = |capture: &str| {
+        let headers = headers[capture]["headers"].as_array().expect("the capture has headers");
+        let found = headers.iter().find(|header| header[0] == "Authorization").expect("it was sent with credentials");
+        found[1].as_str().expect("a header is a text").to_owned()
+    };
+    let engine = Setup::new()
+        .config("intake: {token: 'env:TOKEN', basic: {username: alertmanager, password: 'env:PASSWORD'}}\n")
+        .env("TOKEN", "example-token")
+        .env("PASSWORD", "example-password")
+        .start();
+    for (authorization, status) in [
+        (Some(sent("basic-auth")), 200),
+        (Some(sent("bearer-token")), 200),
+        (Some("Basic YWxlcnRtYW5hZ2VyOm90aGVy".to_owned()), 401),
+        (Some("Bearer other".to_owned()), 401),
+        (None, 401),
+    ] {
+        let mut request = Request::post("/webhooks/alertmanager/eu", fixture("basic-auth"));
+        if let Some(authorization) = &authorization {
+            request = request.header("Authorization", authorization);
+        }
+        assert_eq!(engine.send(&request).status, status, "{authorization:?}");
+    }
+}

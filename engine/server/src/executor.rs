@@ -1,6 +1,6 @@
 //! The loop: inputs in, records out, and only then effects and replies.
 //!
-//! One task, one closed [`Input`], one batch under way at the writer. While it is being flushed the next one fills; so the
+//! One task, one closed `Input`, one batch under way at the writer. While it is being flushed the next one fills; so the
 //! cost of an fsync is shared by all that came meanwhile. Nothing that a batch decided leaves before the batch is durable,
 //! and readers are shown durable states alone.
 
