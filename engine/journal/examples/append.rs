@@ -117,6 +117,7 @@ fn run_records(run: u64, first: u64, out: &mut Vec<Record>) {
         let attempt = AttemptId {
             run: run_id,
             step: StepKey::new(step),
+            item: None,
             purpose: Purpose::Do,
             generation: 0,
             number: 1,
@@ -136,7 +137,7 @@ fn run_records(run: u64, first: u64, out: &mut Vec<Record>) {
         );
         // Of the size of an attempt's success.
         let outputs = Arc::new(json!({"purpose": "do", "generation": 0, "number": 1, "epoch": 3, "output": {}}));
-        bodies.push(StepWoken { run: run_id, step: attempt.step, outputs }.into());
+        bodies.push(StepWoken { run: run_id, step: attempt.step, item: None, outputs }.into());
     }
     bodies.push(RunFinished { run: run_id, outcome: RunOutcome::Succeeded }.into());
     let time = Timestamp::from_nanos(1_790_000_000_000_000_000 + i64::try_from(first).unwrap_or(0) * 333_333);

@@ -54,6 +54,7 @@ pub fn record(sequence: u64, size: usize) -> Record {
         time: Timestamp::from_millis(1_790_000_000_000 + i64::try_from(sequence).unwrap_or(0)),
         actor: Actor::engine(),
         body: Body::StepEnded(StepEnded {
+            item: None,
             run: RunId(Uuid::from_u128(u128::from(sequence / 12))),
             step: StepKey::new("contain.isolate"),
             ending: Ending::Skipped,

@@ -18,6 +18,7 @@ pub fn assignment(action: &str, with: Value) -> Assignment {
     let attempt = AttemptId {
         run: RunId("0192f0c1-2d3e-7a4b-8c5d-6e7f80910203".parse().unwrap()),
         step: StepKey::new("contain.isolate"),
+        item: None,
         purpose: stanch_core::attempt::Purpose::Do,
         generation: 0,
         number: 1,
