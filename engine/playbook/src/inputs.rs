@@ -62,7 +62,7 @@ impl Plan {
 }
 
 /// The value that a text spells, where the type asks for one and the text is exactly that.
-fn spelled(kind: InputType, value: Value) -> Value {
+pub(crate) fn spelled(kind: InputType, value: Value) -> Value {
     let Value::String(text) = &value else { return value };
     let parsed = match kind {
         InputType::Bool => text.parse::<bool>().ok().map(Value::Bool),

@@ -18,6 +18,7 @@ mod nearest;
 pub mod plan;
 pub mod schedule;
 mod schema;
+mod set;
 pub mod time;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -27,4 +28,5 @@ pub use load::{Loaded, load};
 pub use name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
 pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait, subject_matches};
 pub use schema::schema;
+pub use set::{MOST_DEPTH, SetProblem, check_set};
 pub use time::{InvalidDuration, Timestamp, parse_duration};

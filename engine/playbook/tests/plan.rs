@@ -9,6 +9,8 @@ use stanch_playbook::{Plan, Uses, Wait, load, schema};
 
 const FULL: &str = include_str!("fixtures/compromised-host.yaml");
 
+const WHOLE: &str = include_str!("fixtures/whole-language.yaml");
+
 fn plan(text: &str) -> Plan {
     load("p.yaml", text).map_err(|error| error.to_string()).expect("a good playbook").plan
 }
@@ -36,6 +38,14 @@ fn the_designs_example_becomes_a_plan() {
     assert_eq!(plan.triggers.len(), 4);
     assert_eq!(plan.concurrency, Some(2));
     assert!(matches!(plan.steps[4].uses, Uses::Wait(Wait::Resolved { settle }) if settle == Duration::from_secs(300)));
+}
+
+#[test]
+fn the_designs_whole_example_becomes_a_plan() {
+    let loaded = load("p.yaml", WHOLE).map_err(|error| error.to_string()).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let again = Plan::from_canonical(loaded.plan.canonical()).unwrap();
+    assert_eq!(format!("{:?}", loaded.plan.steps), format!("{:?}", again.steps));
 }
 
 #[test]

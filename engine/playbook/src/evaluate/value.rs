@@ -73,6 +73,14 @@ impl ValueTemplate {
         self.0.node.for_each_reference(each);
     }
 
+    /// The keys of a map, each with its value where that is written out.
+    pub(crate) fn entries(&self) -> Vec<(&str, Option<Value>)> {
+        match &self.0.node {
+            Node::Map(nodes) => nodes.iter().map(|(key, node)| (key.as_str(), node.literal())).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The roots that it names, sorted.
     #[must_use]
     pub fn roots(&self) -> &[String] {
@@ -118,6 +126,19 @@ impl Node {
                 .collect::<Result<_, _>>()
                 .map(Self::Map),
             other => Ok(Self::Literal(other.clone())),
+        }
+    }
+
+    /// The value, where nothing in it is rendered.
+    fn literal(&self) -> Option<Value> {
+        match self {
+            Self::Literal(value) => Some(value.clone()),
+            Self::Text(_) | Self::Lone(_) | Self::Secret(_) => None,
+            Self::List(nodes) => nodes.iter().map(Self::literal).collect::<Option<_>>().map(Value::Array),
+            Self::Map(nodes) => {
+                let entries = nodes.iter().map(|(key, node)| Some((key.clone(), node.literal()?)));
+                entries.collect::<Option<_>>().map(Value::Object)
+            }
         }
     }
 
