@@ -50,8 +50,8 @@ fn inputs_of_children_are_checked() {
         [
             "a: detect.s0: error[missing-input]: the required input hosts of child is missing; add it to with: inputs: {hosts: ...}, as a list",
             "a: detect.s1: error[unknown-input]: child has no input named hots; did you mean hosts?",
-            "b: detect.s0: error[wrong-type]: input hosts of child is an int, not a list; give a list",
             "b: detect.s0: error[wrong-type]: input drill of child is a map, not a bool; give a bool",
+            "b: detect.s0: error[wrong-type]: input hosts of child is an int, not a list; give a list",
         ]
     );
 }
