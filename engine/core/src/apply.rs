@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use stanch_playbook::{Plan, StepKey, Timestamp};
+use stanch_playbook::plan::OnResolved;
+use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 
 use crate::alert::AlertKey;
 use crate::attempt::{AttemptId, Purpose};
@@ -16,7 +17,7 @@ use crate::record::{
     RunStarted, Then, Unsettled, Verification, Waiting,
 };
 use crate::run::{AttemptOutcome, AttemptRun, Place, Question, Rendered, Run, StepRun, StepState};
-use crate::state::{EVENT_MEMORY, Expiry, PinnedPlan, State, Timer};
+use crate::state::{EVENT_MEMORY, Expiry, PinnedPlan, State, Timer, Window};
 
 /// What left the live state, or became quiet, by one record: for the views.
 #[derive(Debug, Default)]
@@ -199,12 +200,19 @@ impl Fold<'_> {
                     live_runs: Vec::new(),
                     runs: Vec::new(),
                     failed_runs: 0,
+                    care: None,
                 };
+                if body.settle.is_some() || body.escalation.is_some() || body.slack_channel.is_some() {
+                    let care = incident.care_mut();
+                    care.settle = body.settle;
+                    care.escalation = body.escalation.clone();
+                    care.slack_channel = body.slack_channel.clone();
+                }
                 if let Some(key) = &body.alert {
                     self.attach(&mut incident, key);
                 }
                 self.state.keys.insert(body.key.clone(), body.incident);
-                self.state.incidents.insert(body.incident, Arc::new(incident));
+                self.put_incident(Arc::new(incident));
             }
             Body::IncidentJoined(body) => {
                 let mut incident = self.take_incident(body.incident)?;
@@ -223,6 +231,9 @@ impl Fold<'_> {
                 let of = Arc::make_mut(&mut incident);
                 of.settles_at = None;
                 of.resolved_at = None;
+                if let Some(care) = &mut of.care {
+                    care.settled = false;
+                }
                 self.state.keys.insert(incident.key.clone(), incident.id);
                 self.put_incident(incident);
             }
@@ -244,7 +255,10 @@ impl Fold<'_> {
             Body::RunStarted(body) => self.run_started(body)?,
             Body::RunReleased(body) => {
                 let mut run = self.take_run(body.run)?;
-                Arc::make_mut(&mut run).queued = false;
+                self.unmark_run(&run);
+                let of = Arc::make_mut(&mut run);
+                of.queued = false;
+                of.held = None;
                 self.state.queued.remove(&(run.playbook.clone(), run.id));
                 *self.state.running.entry(run.playbook.clone()).or_insert(0) += 1;
                 self.put_run(run);
@@ -257,6 +271,64 @@ impl Fold<'_> {
                 self.put_run(run);
             }
             Body::RunFinished(body) => return self.run_finished(body.run, body.outcome),
+            Body::RunExtended(body) => {
+                let mut run = self.take_run(body.run)?;
+                let of = Arc::make_mut(&mut run);
+                of.cause = body.cause.clone();
+                of.inputs = body.inputs.clone();
+                self.put_run(run);
+            }
+            Body::RunHoldEnded(body) => {
+                let mut run = self.take_run(body.run)?;
+                self.unmark_run(&run);
+                let of = Arc::make_mut(&mut run);
+                if of.queued && of.held.is_some() {
+                    of.held = None;
+                } else {
+                    of.hold_until = None;
+                }
+                self.put_run(run);
+            }
+            Body::RunRecovering(body) => {
+                let mut run = self.take_run(body.run)?;
+                Arc::make_mut(&mut run).recovering = true;
+                self.put_run(run);
+            }
+            Body::IncidentSettled(body) => {
+                self.incident(body.incident, |incident| incident.care_mut().settled = true)?
+            }
+            Body::IncidentEscalated(body) => self.incident(body.incident, |incident| {
+                let waited = now.since(incident.opened_at);
+                let care = incident.care_mut();
+                if let Some(escalation) = &care.escalation {
+                    care.told = escalation.notify.iter().filter(|next| next.after <= waited).count();
+                    care.overdue |= escalation.acknowledge_within.is_some_and(|within| within <= waited);
+                }
+            })?,
+            Body::IncidentUpdateDue(body) => {
+                self.incident(body.incident, |incident| incident.care_mut().updated_at = Some(now))?;
+            }
+            Body::IncidentTaken(body) => {
+                self.incident(body.incident, |incident| incident.care_mut().owner = Some(body.owner.clone()))?;
+            }
+            Body::IncidentNoted(body) => self.incident(body.incident, |_| {})?,
+            Body::IncidentMerged(body) => self.incident_merged(body.incident, body.into)?,
+            Body::PlaybookObserved(_) => {}
+            Body::Frozen(body) => {
+                self.state.frozen = Some((self.record.actor.clone(), body.reason.as_str().into(), now));
+            }
+            Body::Unfrozen(_) => self.state.frozen = None,
+            Body::MaintenancePlanned(body) => {
+                let window = Window { planned: body.clone(), by: self.record.actor.clone() };
+                self.state.timers.insert((body.to, Timer::Maintenance(body.maintenance)));
+                self.state.maintenance.insert(body.maintenance, Arc::new(window));
+            }
+            Body::MaintenanceEnded(body) => {
+                if let Some(window) = self.state.maintenance.remove(&body.maintenance) {
+                    self.state.timers.remove(&(window.planned.to, Timer::Maintenance(body.maintenance)));
+                }
+            }
+            Body::WatchdogBarked(body) => self.unwatch(&body.playbook, &body.watchdog),
             Body::AttemptScheduled(body) => return self.attempt_scheduled(body),
             Body::AttemptSucceeded(body) => return self.attempt_succeeded(body),
             Body::AttemptFailed(body) => {
@@ -348,7 +420,11 @@ impl Fold<'_> {
                 let Some(question) = &mut step.question else { return false };
                 let answer = (self.record.actor.clone(), body.verdict, now);
                 Arc::make_mut(question).answers.push(answer);
-                question.asked.approval == body.approval && matches!(step.state, StepState::Waiting { .. })
+                let legal = question.asked.approval == body.approval && matches!(step.state, StepState::Waiting { .. });
+                if body.resumes {
+                    step.state = StepState::Pending;
+                }
+                legal
             })?,
             Body::ContainmentStarted(body) => self.containment_started(body)?,
             Body::ContainmentExtended(body) => self.containment(body.containment, |containment| {
@@ -395,6 +471,7 @@ impl Fold<'_> {
             })?;
             return Ok(Applied::default());
         }
+        self.spend(&body.attempt);
         self.step(body.attempt.run, &body.attempt.step, body.attempt.item, |step| {
             let made = AttemptRun {
                 purpose: body.attempt.purpose,
@@ -427,6 +504,23 @@ impl Fold<'_> {
             body.attempt.purpose == Purpose::Do
         })?;
         Ok(Applied::default())
+    }
+
+    /// Counts the first attempt at a target against its step's budget.
+    fn spend(&mut self, attempt: &AttemptId) {
+        if attempt.purpose != Purpose::Do || attempt.number != 1 || attempt.generation != 0 {
+            return;
+        }
+        let plan = self.state.runs.get(&attempt.run).and_then(|run| self.state.plan(run.plan));
+        let step = plan.and_then(|plan| plan.steps.get(plan.step_index(&attempt.step)?));
+        let Some(name) = step.and_then(|step| step.budget.clone()) else { return };
+        let Some(budget) = self.state.settings.budgets.get(&name) else { return };
+        let (now, per) = (self.record.time, budget.per);
+        let spent = self.state.spent.entry(name).or_default();
+        spent.push_back(now);
+        while spent.front().is_some_and(|at| now.since(*at) >= per) {
+            spent.pop_front();
+        }
     }
 
     fn attempt_succeeded(&mut self, body: &AttemptSucceeded) -> Result<Applied, IllegalTransition> {
@@ -641,14 +735,71 @@ impl Fold<'_> {
         self.state.seen.insert(id, until);
         self.state.expiry.insert((until, Expiry::Seen(id)));
         if let Some((playbook, trigger, nominal)) = event.tick() {
+            let watchdogs =
+                self.state.playbook(playbook.as_str()).map(|plan| plan.watchdogs.clone()).unwrap_or_default();
+            for (name, within) in watchdogs {
+                let at = nominal.plus(within);
+                // The earliest instant that nobody has dealt with is what counts.
+                let key = (playbook.clone(), name);
+                if !self.state.watched.contains_key(&key) {
+                    self.state.timers.insert((at, Timer::Watchdog(key.0.clone(), key.1.clone())));
+                    self.state.watched.insert(key, (nominal, at));
+                }
+            }
             self.state.ticks.insert((playbook, trigger), nominal);
         }
     }
 
+    fn unwatch(&mut self, playbook: &PlaybookName, name: &str) {
+        let key = (playbook.clone(), name.to_owned());
+        if let Some((_, at)) = self.state.watched.remove(&key) {
+            self.state.timers.remove(&(at, Timer::Watchdog(key.0, key.1)));
+        }
+    }
+
+    /// The alerts, the runs and the key of one incident become another's.
+    fn incident_merged(&mut self, id: IncidentId, into: IncidentId) -> Result<(), IllegalTransition> {
+        let mut from = self.take_incident(id)?;
+        let mut to = self.take_incident(into)?;
+        let (of, target) = (Arc::make_mut(&mut from), Arc::make_mut(&mut to));
+        for (key, fires) in std::mem::take(&mut of.alerts) {
+            if let Some(known) = self.state.alerts.get(&key) {
+                let mut alert = Alert::clone(known);
+                alert.incidents.retain(|known| *known != id && *known != into);
+                alert.incidents.push(into);
+                self.state.alerts.insert(key.clone(), Arc::new(alert));
+            }
+            if !target.alerts.iter().any(|(known, _)| *known == key) {
+                target.alerts.push((key, fires));
+            }
+        }
+        target.severity = target.severity.min(of.severity);
+        for run in std::mem::take(&mut of.live_runs) {
+            if let Some(known) = self.state.runs.get(&run) {
+                let mut moved = Run::clone(known);
+                moved.incident = into;
+                self.state.runs.insert(run, Arc::new(moved));
+            }
+            target.live_runs.push(run);
+        }
+        target.runs.append(&mut of.runs);
+        target.failed_runs += std::mem::take(&mut of.failed_runs);
+        let fires = target.alerts.iter().any(|(_, fires)| *fires);
+        target.quiet_since = if fires { None } else { target.quiet_since.or(of.quiet_since) };
+        target.settles_at = if fires { None } else { target.settles_at };
+        of.resolved_at = Some(self.record.time);
+        of.settles_at = None;
+        // What comes with its key belongs to the other one from now on.
+        self.state.keys.insert(of.key.clone(), into);
+        self.put_incident(from);
+        self.put_incident(to);
+        Ok(())
+    }
+
     fn run_started(&mut self, body: &RunStarted) -> Result<(), IllegalTransition> {
-        let steps = self
-            .state
-            .plan(body.plan)
+        let plan = self.state.plan(body.plan).cloned();
+        let steps = plan
+            .as_ref()
             .map(|plan| plan.steps.len())
             .ok_or_else(|| IllegalTransition::Plan { kind: self.kind(), reason: format!("no plan {}", body.plan) })?;
         let run = Run {
@@ -671,6 +822,9 @@ impl Fold<'_> {
             undo: false,
             undoing: Vec::new(),
             undo_asked: false,
+            held: body.held.clone(),
+            hold_until: body.hold_until,
+            recovering: false,
         };
         if body.queued {
             self.state.queued.insert((body.playbook.clone(), body.run));
@@ -681,9 +835,12 @@ impl Fold<'_> {
             let of = Arc::make_mut(&mut incident);
             push_tight(&mut of.live_runs, body.run);
             push_tight(&mut of.runs, body.run);
+            if plan.is_some_and(|plan| plan.incident.on_resolved != OnResolved::Continue) {
+                of.care_mut().reacts = true;
+            }
             self.put_incident(incident);
         }
-        self.state.runs.insert(body.run, Arc::new(run));
+        self.put_run(Arc::new(run));
         Ok(())
     }
 
@@ -695,6 +852,15 @@ impl Fold<'_> {
             run.finished_at = Some(self.record.time);
         }
         self.state.runs.remove(&id);
+        self.unmark_run(&run);
+        if outcome == RunOutcome::Succeeded
+            && let Some((playbook, _, _)) = run.cause.event.tick()
+            && let Some(plan) = self.state.plan(run.plan).cloned()
+        {
+            for name in plan.watchdogs.keys() {
+                self.unwatch(&playbook, name);
+            }
+        }
         for (place, step) in run.started() {
             let marks = Marks::of(&step.state);
             self.unmark(id, place, marks);
@@ -854,7 +1020,23 @@ impl Fold<'_> {
     }
 
     fn put_run(&mut self, run: Arc<Run>) {
+        if let Some(at) = run.timer() {
+            self.state.timers.insert((at, Timer::Run(run.id)));
+        }
         self.state.runs.insert(run.id, run);
+    }
+
+    fn unmark_run(&mut self, run: &Run) {
+        if let Some(at) = run.timer() {
+            self.state.timers.remove(&(at, Timer::Run(run.id)));
+        }
+    }
+
+    fn incident(&mut self, id: IncidentId, change: impl FnOnce(&mut Incident)) -> Result<(), IllegalTransition> {
+        let mut incident = self.take_incident(id)?;
+        change(Arc::make_mut(&mut incident));
+        self.put_incident(incident);
+        Ok(())
     }
 
     fn take_incident(&mut self, id: IncidentId) -> Result<Arc<Incident>, IllegalTransition> {

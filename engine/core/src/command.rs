@@ -8,7 +8,7 @@ use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 use crate::alert::AlertChange;
 use crate::attempt::{AttemptId, Outcome};
 use crate::event::Event;
-use crate::id::{ApprovalId, ContainmentId, DeadLetterId, IncidentId, JournalId, RunId};
+use crate::id::{ApprovalId, ContainmentId, DeadLetterId, IncidentId, JournalId, MaintenanceId, RunId};
 use crate::record::{Actor, Answer, DeadLetter, Settings, Verdict};
 
 /// What somebody or something asks of the core.
@@ -151,6 +151,69 @@ pub enum Command {
         /// Which.
         incident: IncidentId,
     },
+    /// Take an incident on, or give it to somebody.
+    TakeIncident {
+        /// Who says so.
+        actor: Actor,
+        /// Which.
+        incident: IncidentId,
+        /// Who leads it from now on.
+        owner: Actor,
+    },
+    /// Write something down.
+    NoteIncident {
+        /// Who.
+        actor: Actor,
+        /// Which.
+        incident: IncidentId,
+        /// What.
+        note: String,
+    },
+    /// Make one incident part of another one.
+    MergeIncident {
+        /// Who.
+        actor: Actor,
+        /// Which is no incident of its own any more.
+        incident: IncidentId,
+        /// Which it becomes part of.
+        into: IncidentId,
+    },
+    /// Start no step with side effects from now on.
+    Freeze {
+        /// Who.
+        actor: Actor,
+        /// Why.
+        reason: String,
+    },
+    /// Start them again.
+    Unfreeze {
+        /// Who.
+        actor: Actor,
+        /// Why; may be empty.
+        reason: String,
+    },
+    /// Hold runs for some alerts back for a time.
+    PlanMaintenance {
+        /// Who.
+        actor: Actor,
+        /// What distinguishes the window, where a file declares it; a window of the same words stays as it is.
+        declared: Option<String>,
+        /// Alertmanager's matchers, all of which an alert's labels must satisfy.
+        matchers: Vec<String>,
+        /// From when; none: from now on.
+        from: Option<Timestamp>,
+        /// Until when.
+        to: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// End a maintenance window before its time.
+    EndMaintenance {
+        /// Who.
+        actor: Actor,
+        /// Which.
+        maintenance: MaintenanceId,
+    },
     /// Close an incident by hand.
     ResolveIncident {
         /// Who.
@@ -260,6 +323,15 @@ pub enum Rejected {
     /// Its taking back failed or is unknown, so that no lease can hold it.
     #[error("{0} could not be taken back; undo it again, or say that it is over")]
     NotInForce(ContainmentId),
+    /// Side effects are stopped already.
+    #[error("it is frozen already")]
+    AlreadyFrozen,
+    /// Nothing is stopped.
+    #[error("it is not frozen")]
+    NotFrozen,
+    /// No maintenance window has this id.
+    #[error("no maintenance window has the id {0}")]
+    UnknownMaintenance(MaintenanceId),
     /// A time that is over.
     #[error("that time is over")]
     InThePast,

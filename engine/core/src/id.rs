@@ -84,6 +84,8 @@ uuids! {
     ContainmentId;
     /// A question to people.
     ApprovalId;
+    /// A maintenance window.
+    MaintenanceId;
 }
 
 /// A journal's identity, drawn once when it is made.

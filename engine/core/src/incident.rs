@@ -1,8 +1,10 @@
 //! What people respond to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use stanch_playbook::plan::Escalation;
 use stanch_playbook::{Severity, Timestamp};
 
 use crate::alert::AlertKey;
@@ -60,6 +62,41 @@ pub struct Incident {
     pub runs: Vec<RunId>,
     /// Its runs that failed and that nobody has dealt with.
     pub failed_runs: u32,
+    /// What few incidents have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub care: Option<Box<Care>>,
+}
+
+/// How an incident is looked after, where its playbook or a person says so. Apart, since tens of thousands may be open.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Care {
+    /// How long its alerts must stay resolved.
+    #[serde(default, with = "stanch_playbook::time::optional_millis")]
+    pub settle: Option<Duration>,
+    /// Who is told, and when.
+    #[serde(default)]
+    pub escalation: Option<Escalation>,
+    /// Its Slack channel.
+    #[serde(default)]
+    pub slack_channel: Option<String>,
+    /// Who leads it.
+    #[serde(default)]
+    pub owner: Option<Actor>,
+    /// How many of those to be told have been.
+    #[serde(default)]
+    pub told: usize,
+    /// Whether it was said that nobody took notice in time.
+    #[serde(default)]
+    pub overdue: bool,
+    /// When those who follow it were last told how it stands.
+    #[serde(default)]
+    pub updated_at: Option<Timestamp>,
+    /// Whether a run of it does something once its alerts are settled.
+    #[serde(default)]
+    pub reacts: bool,
+    /// Whether that was done.
+    #[serde(default)]
+    pub settled: bool,
 }
 
 impl Incident {
@@ -79,9 +116,33 @@ impl Incident {
         self.resolved_at.is_none()
     }
 
-    /// When it should be looked at next: at the end of its settling, once nothing else holds it open.
+    /// When it should be looked at next: at the end of its settling, once nothing else holds it open or a run reacts to it,
+    /// and when people are to be told.
     #[must_use]
     pub fn timer(&self) -> Option<Timestamp> {
-        (self.is_open() && self.live_runs.is_empty() && self.failed_runs == 0).then_some(self.settles_at).flatten()
+        if !self.is_open() {
+            return None;
+        }
+        let care = self.care.as_deref();
+        let free = self.live_runs.is_empty() && self.failed_runs == 0;
+        let reacts = !self.live_runs.is_empty() && care.is_some_and(|care| care.reacts && !care.settled);
+        let settles = self.settles_at.filter(|_| free || reacts);
+        let told = care.and_then(|care| self.next_told(care));
+        settles.into_iter().chain(told).min()
+    }
+
+    /// When people are to be told next.
+    fn next_told(&self, care: &Care) -> Option<Timestamp> {
+        let escalation = care.escalation.as_ref()?;
+        let waits = self.acknowledged.is_none();
+        let next = escalation.notify.get(care.told).filter(|_| waits).map(|next| self.opened_at.plus(next.after));
+        let overdue =
+            escalation.acknowledge_within.filter(|_| waits && !care.overdue).map(|within| self.opened_at.plus(within));
+        let update = escalation.update_every.map(|every| care.updated_at.unwrap_or(self.opened_at).plus(every));
+        next.into_iter().chain(overdue).chain(update).min()
+    }
+
+    pub(crate) fn care_mut(&mut self) -> &mut Care {
+        self.care.get_or_insert_with(Box::default)
     }
 }

@@ -26,6 +26,6 @@ pub use attempt::{Assignment, AttemptId, Outcome};
 pub use command::{Command, Receipt, Rejected};
 pub use decide::{Decision, decide};
 pub use effect::{Effect, outstanding};
-pub use id::{ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+pub use id::{ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, MaintenanceId, RunId, Sequence};
 pub use record::{Actor, Body, Record, Settings};
 pub use state::State;

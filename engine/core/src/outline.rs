@@ -89,7 +89,23 @@ impl Body {
                 ..none
             },
             Self::ContainmentStarted(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
-            Self::ContainmentExtended(_) | Self::ContainmentEnded(_) => none,
+            Self::ContainmentExtended(_)
+            | Self::ContainmentEnded(_)
+            | Self::Frozen(_)
+            | Self::Unfrozen(_)
+            | Self::MaintenancePlanned(_)
+            | Self::MaintenanceEnded(_)
+            | Self::WatchdogBarked(_) => none,
+            Self::PlaybookObserved(body) => Outline { plan: Some(body.plan), ..none },
+            Self::RunExtended(body) => Outline { run: Some(body.run), ..none },
+            Self::RunHoldEnded(body) => Outline { run: Some(body.run), ..none },
+            Self::RunRecovering(body) => Outline { run: Some(body.run), ..none },
+            Self::IncidentSettled(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentEscalated(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentUpdateDue(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentTaken(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentNoted(body) => Outline { incident: Some(body.incident), ..none },
+            Self::IncidentMerged(body) => Outline { incident: Some(body.incident), ..none },
             Self::UndoRequested(body) => Outline { run: body.run, ..none },
             Self::ApprovalRequested(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
             Self::ApprovalDecided(body) => {

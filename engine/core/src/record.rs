@@ -10,13 +10,15 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stanch_playbook::plan::Policy;
+use stanch_playbook::plan::{Escalation, Policy};
 use stanch_playbook::{ActionName, PlanDigest, PlaybookName, Severity, StepKey, Timestamp};
 
 use crate::alert::{AlertKey, AlertSnapshot};
 use crate::attempt::{AttemptId, IdempotencyKey};
 use crate::event::Event;
-use crate::id::{ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, RunId, Sequence};
+use crate::id::{
+    ApprovalId, ContainmentId, DeadLetterId, Epoch, IncidentId, JournalId, MaintenanceId, RunId, Sequence,
+};
 pub use crate::outline::Outline;
 
 /// One entry of the journal.
@@ -218,6 +220,36 @@ bodies! {
     ApprovalRequested,
     /// A person answered.
     ApprovalDecided,
+    /// More became part of a run that has not begun.
+    RunExtended,
+    /// A run may do what has side effects from now on.
+    RunHoldEnded,
+    /// The alerts of a run are resolved: what its first three phases have not begun is skipped.
+    RunRecovering,
+    /// All alerts of an incident have stayed resolved, and runs are under way.
+    IncidentSettled,
+    /// Nobody took notice of an incident in time: people are told.
+    IncidentEscalated,
+    /// Those who follow an incident are to be told how it stands.
+    IncidentUpdateDue,
+    /// A person took an incident on, or gave it to another.
+    IncidentTaken,
+    /// A person wrote something down.
+    IncidentNoted,
+    /// An incident became part of another one.
+    IncidentMerged,
+    /// A playbook that only observes would have started.
+    PlaybookObserved,
+    /// No step with side effects starts from now on.
+    Frozen,
+    /// Steps with side effects start again.
+    Unfrozen,
+    /// Runs for some alerts are held back for a time.
+    MaintenancePlanned,
+    /// A maintenance window is over before its time.
+    MaintenanceEnded,
+    /// A schedule's run has not succeeded in time.
+    WatchdogBarked,
 }
 
 /// See [`Body::Redacted`].
@@ -251,10 +283,31 @@ pub struct Settings {
     #[serde(with = "stanch_playbook::time::whole_millis")]
     #[schemars(with = "u64")]
     pub settle: Duration,
+    /// How much may be done in what time, by the budget's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<String, Budget>,
+    /// Who is told of an incident that no playbook says it of, and when, by severity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, Value>")]
+    pub escalation: BTreeMap<Severity, Escalation>,
     /// Within what time after its resolution the same episode reopens an incident, in milliseconds.
     #[serde(with = "stanch_playbook::time::whole_millis")]
     #[schemars(with = "u64")]
     pub reopen_within: Duration,
+}
+
+/// How much may be done in what time, over all playbooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Budget {
+    /// How many targets.
+    pub most: u32,
+    /// In what time, in milliseconds.
+    #[serde(rename = "per_ms", with = "stanch_playbook::time::whole_millis")]
+    #[schemars(with = "u64")]
+    pub per: Duration,
+    /// Who may approve more; empty: everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
 }
 
 impl Default for Settings {
@@ -262,6 +315,8 @@ impl Default for Settings {
         Self {
             external_url: "http://127.0.0.1:9190".into(),
             settle: Duration::from_secs(30),
+            budgets: BTreeMap::new(),
+            escalation: BTreeMap::new(),
             reopen_within: Duration::from_secs(15 * 60),
         }
     }
@@ -377,6 +432,22 @@ pub struct IncidentOpened {
     pub title: Arc<str>,
     /// The alert that opened it; none where an event, a schedule or a person did.
     pub alert: Option<AlertKey>,
+    /// How long its alerts must stay resolved, in milliseconds; the configured time by default.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "settle_ms",
+        with = "stanch_playbook::time::optional_millis"
+    )]
+    #[schemars(with = "Option<u64>")]
+    pub settle: Option<Duration>,
+    /// Who is told, and when; the first opener's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Value>")]
+    pub escalation: Option<Escalation>,
+    /// Its Slack channel; the first opener's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack_channel: Option<String>,
 }
 
 /// See [`Body::IncidentJoined`].
@@ -454,6 +525,46 @@ pub struct RunStarted {
     /// The plans that its sub-playbooks will use, pinned with its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub children: BTreeMap<PlaybookName, PlanDigest>,
+    /// Why it does not begin at once, beside `concurrency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Until when nothing with side effects starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_until: Option<Timestamp>,
+}
+
+/// Why a run does not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "why")]
+pub enum Held {
+    /// More alerts of its key may come (`group_wait`).
+    Group {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// A maintenance window.
+    Maintenance {
+        /// Until when.
+        until: Timestamp,
+        /// The window's reason.
+        reason: String,
+    },
+    /// An earlier run of its playbook in its incident (`on_repeat`).
+    Behind {
+        /// Which.
+        run: RunId,
+    },
+}
+
+impl Held {
+    /// Until when, where a time ends it.
+    #[must_use]
+    pub const fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Group { until } | Self::Maintenance { until, .. } => Some(*until),
+            Self::Behind { .. } => None,
+        }
+    }
 }
 
 /// The step that a run is part of.
@@ -966,6 +1077,151 @@ pub struct ApprovalDecided {
     pub via: String,
     /// Why, by the person; may be empty.
     pub reason: String,
+    /// Whether a step that is no approval itself may start now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumes: bool,
+}
+
+/// See [`Body::RunExtended`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunExtended {
+    /// Which.
+    pub run: RunId,
+    /// What starts it, all together.
+    pub cause: Cause,
+    /// Its inputs from these.
+    pub inputs: Arc<Value>,
+}
+
+/// See [`Body::RunHoldEnded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunHoldEnded {
+    /// Which.
+    pub run: RunId,
+}
+
+/// See [`Body::RunRecovering`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunRecovering {
+    /// Which.
+    pub run: RunId,
+}
+
+/// See [`Body::IncidentSettled`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentSettled {
+    /// Which.
+    pub incident: IncidentId,
+}
+
+/// See [`Body::IncidentEscalated`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentEscalated {
+    /// Which.
+    pub incident: IncidentId,
+    /// People, or groups as `group:name`; empty where the channel alone is told.
+    pub people: Vec<String>,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// See [`Body::IncidentUpdateDue`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentUpdateDue {
+    /// Which.
+    pub incident: IncidentId,
+}
+
+/// See [`Body::IncidentTaken`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentTaken {
+    /// Which.
+    pub incident: IncidentId,
+    /// Who leads it from now on.
+    pub owner: Actor,
+}
+
+/// See [`Body::IncidentNoted`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentNoted {
+    /// Which.
+    pub incident: IncidentId,
+    /// What was written down.
+    pub note: String,
+}
+
+/// See [`Body::IncidentMerged`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentMerged {
+    /// Which is no incident of its own any more.
+    pub incident: IncidentId,
+    /// Which it is part of.
+    pub into: IncidentId,
+}
+
+/// See [`Body::PlaybookObserved`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PlaybookObserved {
+    /// The playbook's name.
+    pub playbook: PlaybookName,
+    /// The plan.
+    pub plan: PlanDigest,
+    /// The key of the incident that it would have belonged to.
+    pub key: Arc<str>,
+    /// What would have started it.
+    pub cause: Cause,
+    /// With what inputs.
+    pub inputs: Arc<Value>,
+}
+
+/// See [`Body::Frozen`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Frozen {
+    /// Why.
+    pub reason: String,
+}
+
+/// See [`Body::Unfrozen`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Unfrozen {
+    /// Why; may be empty.
+    pub reason: String,
+}
+
+/// See [`Body::MaintenancePlanned`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MaintenancePlanned {
+    /// Its id.
+    pub maintenance: MaintenanceId,
+    /// What distinguishes it, where a file declares it: the same declaration makes no second window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared: Option<String>,
+    /// Alertmanager's matchers, all of which an alert's labels must satisfy.
+    pub matchers: Vec<String>,
+    /// From when.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// See [`Body::MaintenanceEnded`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MaintenanceEnded {
+    /// Which.
+    pub maintenance: MaintenanceId,
+}
+
+/// See [`Body::WatchdogBarked`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WatchdogBarked {
+    /// The playbook.
+    pub playbook: PlaybookName,
+    /// The watchdog's name.
+    pub watchdog: String,
+    /// The nominal instant whose run has not succeeded.
+    pub nominal: Timestamp,
 }
 
 impl Ending {

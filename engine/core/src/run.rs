@@ -11,7 +11,7 @@ use stanch_playbook::{Phase, Plan, PlanDigest, PlaybookName, Timestamp};
 
 use crate::attempt::{AttemptId, Purpose};
 use crate::id::{ContainmentId, Epoch, IncidentId, RunId, Sequence};
-use crate::record::{Actor, ApprovalRequested, Cause, Parent, RunOutcome, Verdict, Verification, Waiting};
+use crate::record::{Actor, ApprovalRequested, Cause, Held, Parent, RunOutcome, Verdict, Verification, Waiting};
 use crate::state::State;
 
 /// One run. Live ones stand in [`State::runs`]; finished ones leave it and are read from the journal.
@@ -31,8 +31,17 @@ pub struct Run {
     pub started_by: Actor,
     /// Its inputs: an object.
     pub inputs: Arc<Value>,
-    /// Whether it waits for others of its playbook.
+    /// Whether it waits for others of its playbook, or is held.
     pub queued: bool,
+    /// Why it is held, beside `concurrency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+    /// Until when nothing with side effects starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_until: Option<Timestamp>,
+    /// Whether it goes on with recover, since its alerts are resolved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovering: bool,
     /// Who asked for its end, and why.
     pub cancel: Option<(Actor, Arc<str>)>,
     /// How it ended; none while it is live.
@@ -379,6 +388,15 @@ impl StepRun {
 }
 
 impl Run {
+    /// When it should be looked at next, beside its steps.
+    #[must_use]
+    pub fn timer(&self) -> Option<Timestamp> {
+        match &self.held {
+            Some(held) if self.queued => held.until(),
+            _ => self.hold_until,
+        }
+    }
+
     /// The step, or the item of it.
     #[must_use]
     pub fn at(&self, place: Place) -> Option<&StepRun> {

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use stanch_playbook::{Plan, PlanDigest, PlaybookName, StepKey, Timestamp, Uses};
 
 use crate::alert::AlertKey;
 use crate::attempt::{Assignment, AttemptId, Purpose};
 use crate::containment::{Containment, UndoState};
-use crate::id::{ApprovalId, ContainmentId, Epoch, IncidentId, JournalId, RunId, Sequence};
+use crate::id::{ApprovalId, ContainmentId, Epoch, IncidentId, JournalId, MaintenanceId, RunId, Sequence};
 use crate::incident::{Alert, Incident};
-use crate::record::{Settings, Waiting};
+use crate::record::{Actor, MaintenancePlanned, Settings, Waiting};
 use crate::run::{Place, Question, Run, StepState};
 
 /// How long the identity of an event is remembered.
@@ -49,6 +49,14 @@ pub struct State {
     pub runs: OrdMap<RunId, Arc<Run>>,
     /// What is in force, also of runs that are over.
     pub inforce: OrdMap<ContainmentId, Arc<Containment>>,
+    /// Who stopped all side effects, why and when.
+    pub frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    /// The maintenance windows that are not over.
+    pub maintenance: OrdMap<MaintenanceId, Arc<Window>>,
+    /// When targets were counted against each budget, oldest first, within its time.
+    pub spent: OrdMap<String, Vector<Timestamp>>,
+    /// The nominal instants whose runs have not succeeded yet, and when the watchdog barks.
+    pub watched: OrdMap<(PlaybookName, String), (Timestamp, Timestamp)>,
     /// Identities of events, and when each may be forgotten.
     pub seen: OrdMap<u128, Timestamp>,
     /// The last nominal instant of each schedule, by playbook and trigger.
@@ -76,12 +84,24 @@ impl PartialEq for PinnedPlan {
     }
 }
 
+/// A time in which runs for some alerts are held back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    /// What was planned.
+    pub planned: MaintenancePlanned,
+    /// Who planned it.
+    pub by: Actor,
+}
+
 /// What a timer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     Step(RunId, Place),
     Incident(IncidentId),
     Containment(ContainmentId),
+    Run(RunId),
+    Maintenance(MaintenanceId),
+    Watchdog(PlaybookName, String),
 }
 
 /// What may be forgotten at a time.
@@ -206,6 +226,9 @@ impl State {
             } else {
                 *self.running.entry(run.playbook.clone()).or_insert(0) += 1;
             }
+            if let Some(at) = run.timer() {
+                self.timers.insert((at, Timer::Run(run.id)));
+            }
             for (place, step) in run.started() {
                 if let Some(at) = step.state.timer() {
                     self.timers.insert((at, Timer::Step(run.id, place)));
@@ -226,6 +249,12 @@ impl State {
             if let Some(at) = containment.timer() {
                 self.timers.insert((at, Timer::Containment(containment.id)));
             }
+        }
+        for (id, window) in &self.maintenance {
+            self.timers.insert((window.planned.to, Timer::Maintenance(*id)));
+        }
+        for ((playbook, name), (_, at)) in &self.watched {
+            self.timers.insert((*at, Timer::Watchdog(playbook.clone(), name.clone())));
         }
         for alert in self.alerts.values() {
             if let Some(at) = alert.resolved_at {
@@ -264,6 +293,10 @@ struct Image {
     incidents: Vec<Arc<Incident>>,
     runs: Vec<Arc<Run>>,
     inforce: Vec<Arc<Containment>>,
+    frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    maintenance: Vec<Arc<Window>>,
+    spent: Vec<(String, Vec<Timestamp>)>,
+    watched: Vec<((PlaybookName, String), (Timestamp, Timestamp))>,
     seen: Vec<(String, Timestamp)>,
     ticks: Vec<((PlaybookName, usize), Timestamp)>,
 }
@@ -282,6 +315,10 @@ impl Serialize for State {
             incidents: self.incidents.values().cloned().collect(),
             runs: self.runs.values().cloned().collect(),
             inforce: self.inforce.values().cloned().collect(),
+            frozen: self.frozen.clone(),
+            maintenance: self.maintenance.values().cloned().collect(),
+            spent: self.spent.iter().map(|(name, at)| (name.clone(), at.iter().copied().collect())).collect(),
+            watched: self.watched.iter().map(|(key, at)| (key.clone(), *at)).collect(),
             seen: self.seen.iter().map(|(id, at)| (format!("{id:032x}"), *at)).collect(),
             ticks: self.ticks.iter().map(|(key, at)| (key.clone(), *at)).collect(),
         }
@@ -314,6 +351,10 @@ impl<'de> Deserialize<'de> for State {
             incidents: image.incidents.into_iter().map(|incident| (incident.id, incident)).collect(),
             runs: image.runs.into_iter().map(|run| (run.id, run)).collect(),
             inforce: image.inforce.into_iter().map(|containment| (containment.id, containment)).collect(),
+            frozen: image.frozen,
+            maintenance: image.maintenance.into_iter().map(|window| (window.planned.maintenance, window)).collect(),
+            spent: image.spent.into_iter().map(|(name, at)| (name, Vector::from(at))).collect(),
+            watched: image.watched.into_iter().collect(),
             seen,
             ticks: image.ticks.into_iter().collect(),
             ..Self::default()

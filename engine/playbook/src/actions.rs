@@ -280,6 +280,18 @@ impl Signature {
         }
     }
 
+    /// Whether it changes anything beyond the run: looking, logging and reporting do not.
+    #[must_use]
+    pub fn acts(&self, with: &Map<String, Value>) -> bool {
+        match self.idempotence {
+            Idempotence::ByMethod => {
+                let method = with.get("method").and_then(Value::as_str).unwrap_or("GET");
+                !["GET", "HEAD", "OPTIONS"].contains(&method)
+            }
+            Idempotence::Yes | Idempotence::No => !["log", "prometheus", "report"].contains(&self.name),
+        }
+    }
+
     /// Compiles parameters that were checked.
     pub(crate) fn compile(&self, with: &Map<String, Value>) -> Result<ValueTemplate, CompileError> {
         let fields = with.iter().map(|(name, value)| {

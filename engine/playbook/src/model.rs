@@ -288,6 +288,8 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         index.get(&key).copied().ok_or_else(|| PlanError(format!("needs the unknown step {name:?}")))
     });
     let needs = needs.collect::<Result<_, _>>()?;
+    let acts = actions::find(&model.uses)
+        .is_some_and(|signature| !actions::is_kept_by_core(signature.name) && signature.acts(&model.with));
     let uses = match model.uses.as_str() {
         WAIT => Uses::Wait(wait(&model.with)?),
         APPROVAL => Uses::Approval(approval(&model.with, model.on_timeout.unwrap_or_default())?),
@@ -318,6 +320,7 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         continue_on_error: model.continue_on_error,
         runs_on: model.runs_on,
         budget: model.budget,
+        acts,
         names: Vec::new(),
     })
 }

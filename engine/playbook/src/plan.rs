@@ -238,6 +238,8 @@ pub struct Step {
     pub runs_on: Option<String>,
     /// The budget that its targets are counted against.
     pub budget: Option<String>,
+    /// Whether its action changes anything beyond the run.
+    pub acts: bool,
     /// Indexes of the steps that its templates and conditions name.
     pub names: Vec<usize>,
     /// CEL over `result` and the rest, for each output.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use stanch_playbook::plan::{Step, Wait};
-use stanch_playbook::{Phase, Plan, Timestamp, Uses};
+use stanch_playbook::{Phase, Plan, PlaybookName, Timestamp, Uses};
 
 use super::attempts::settled_at;
 use super::{Draft, has_failed};
 use crate::id::RunId;
 use crate::names::{StepNames, render};
 use crate::record::{
-    Ending, ItemsEnded, ItemsFailure, ItemsStarted, RunFinished, RunOutcome, RunReleased, StepEnded, StepWaiting,
+    Ending, Held, ItemsEnded, ItemsFailure, ItemsStarted, RunFinished, RunOutcome, RunReleased, StepEnded, StepWaiting,
     Waiting,
 };
 use crate::run::{Place, Rendered, Run, StepState};
@@ -63,7 +63,7 @@ impl Draft {
             let Some(run) = self.state.runs.get(&id) else { return false };
             match run.steps[index].state {
                 StepState::Items { .. } => ended |= self.advance_items(id, plan, index),
-                StepState::Pending => match next(run, plan, step) {
+                StepState::Pending => match self.next(run, plan, step) {
                     Next::Later => {}
                     Next::End(ending, reason) => {
                         self.end(id, plan, index.into(), ending, reason);
@@ -77,6 +77,37 @@ impl Draft {
         ended
     }
 
+    /// What can be done about a pending step now.
+    fn next(&self, run: &Run, plan: &Plan, step: &Step) -> Next {
+        if step.phase != Phase::Finally {
+            if run.cancel.is_some() {
+                return Next::End(Ending::Cancelled, cancelled(run));
+            }
+            if let Some(of) = failed_step(run, plan) {
+                return Next::End(Ending::Blocked, format!("{} failed", of.key).into());
+            }
+            if run.recovering && step.phase < Phase::Recover {
+                return Next::End(Ending::Skipped, "its alerts are resolved".into());
+            }
+        }
+        let mut later = false;
+        for need in &step.needs {
+            let state = &run.steps[*need].state;
+            if !state.is_over() {
+                later = true;
+            } else if !state.satisfies() {
+                let reason = format!("{} is {}", plan.steps[*need].key, state.as_str());
+                return Next::End(Ending::Blocked, reason.into());
+            }
+        }
+        if later || self.is_held_back(run, step) { Next::Later } else { Next::Start }
+    }
+
+    /// Whether what a step does must wait, because of a freeze or of its run's `hold`.
+    fn is_held_back(&self, run: &Run, step: &Step) -> bool {
+        step.acts && (self.state.frozen.is_some() || run.hold_until.is_some_and(|until| until > self.now))
+    }
+
     /// Ends what merely waits in a cancelled run, and what nobody knows of in a phase that is taken back; says whether
     /// that ended something.
     fn give_up(&mut self, run: &Run, plan: &Plan, index: usize) -> bool {
@@ -85,7 +116,8 @@ impl Draft {
             return false;
         }
         let taken_back = plan.undo_on_failure.contains(&step.phase) && failed_step(run, plan).is_some();
-        if run.cancel.is_none() && !taken_back {
+        let skipped = run.recovering && step.phase < Phase::Recover;
+        if run.cancel.is_none() && !taken_back && !skipped {
             return false;
         }
         let mut ended = false;
@@ -104,7 +136,14 @@ impl Draft {
                     self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
                     ended = true;
                 }
-                StepState::Unknown { reason } => {
+                StepState::Waiting { wait } if skipped && run.cancel.is_none() => {
+                    if let Waiting::Run { child, .. } = wait {
+                        self.cancel_child(*child, run);
+                    }
+                    self.end(run.id, plan, place, Ending::Skipped, "its alerts are resolved".into());
+                    ended = true;
+                }
+                StepState::Unknown { reason } if taken_back => {
                     let reason = format!("{reason}; its phase is taken back").into();
                     self.end(run.id, plan, place, Ending::Failed, reason);
                     ended = true;
@@ -134,7 +173,9 @@ impl Draft {
         if self.asks_again(id, plan, index) {
             return true;
         }
-        let Some(foreach) = &step.foreach else { return self.start(id, plan, index.into()) };
+        let Some(foreach) = &step.foreach else {
+            return self.exceeds_budget(id, plan, index, 1) || self.start(id, plan, index.into());
+        };
         let Some(run) = self.state.runs.get(&id) else { return false };
         let names = StepNames::new(&self.state, run, plan, index.into());
         let items = match foreach.items.evaluate(&names).map_err(|error| error.to_string()) {
@@ -146,6 +187,7 @@ impl Draft {
             Err(error) => Err(error),
         };
         match items {
+            Ok(items) if self.exceeds_budget(id, plan, index, items.len()) => true,
             Ok(items) => {
                 self.emit(ItemsStarted { run: id, step: step.key.clone(), items: items.into() });
                 self.advance_items(id, plan, index)
@@ -168,9 +210,13 @@ impl Draft {
             let stopped = match step.phase {
                 Phase::Finally => None,
                 _ if run.cancel.is_some() => Some((Ending::Cancelled, cancelled(run))),
+                phase if run.recovering && phase < Phase::Recover => {
+                    Some((Ending::Skipped, "its alerts are resolved".into()))
+                }
                 _ => failed_step(run, plan).map(|of| (Ending::Blocked, format!("{} failed", of.key).into())),
             };
-            if stopped.is_none() && (started as usize) < all && live - idle < most {
+            let held_back = self.is_held_back(run, step);
+            if stopped.is_none() && !held_back && (started as usize) < all && live - idle < most {
                 self.start(id, plan, Place { step: index, item: Some(started) });
                 continue;
             }
@@ -303,19 +349,27 @@ impl Draft {
         }
     }
 
-    /// Lets the oldest queued runs of a playbook go on, as far as its cap allows.
-    fn release_queued(&mut self, playbook: &stanch_playbook::PlaybookName, most: Option<u32>) {
+    /// Lets the oldest queued runs of a playbook go on, as far as its cap and what holds them allow.
+    pub(super) fn release_queued(&mut self, playbook: &PlaybookName, most: Option<u32>) {
         loop {
             let running = self.state.running.get(playbook).copied().unwrap_or(0);
             if most.is_some_and(|most| running >= most) {
                 return;
             }
             let from = (playbook.clone(), RunId(uuid::Uuid::nil()));
-            let first =
-                self.state.queued.range(from..).next().filter(|(name, _)| name == playbook).map(|(_, run)| *run);
-            let Some(run) = first else { return };
+            let mut queued = self.state.queued.range(from..).take_while(|(name, _)| name == playbook);
+            let Some(run) = queued.find(|(_, run)| self.may_begin(*run)).map(|(_, run)| *run) else { return };
             self.emit(RunReleased { run });
             self.advance(run);
+        }
+    }
+
+    fn may_begin(&self, id: RunId) -> bool {
+        let Some(run) = self.state.runs.get(&id) else { return false };
+        match &run.held {
+            None => true,
+            Some(Held::Behind { run }) => !self.state.runs.contains_key(run),
+            Some(Held::Group { .. } | Held::Maintenance { .. }) => false,
         }
     }
 }
@@ -349,26 +403,4 @@ fn failed_items(run: &Run, index: usize, failed: u32) -> Arc<str> {
         }
         None => format!("{failed} of {} items failed", items.len()).into(),
     }
-}
-
-fn next(run: &Run, plan: &Plan, step: &Step) -> Next {
-    if step.phase != Phase::Finally {
-        if run.cancel.is_some() {
-            return Next::End(Ending::Cancelled, cancelled(run));
-        }
-        if let Some(of) = failed_step(run, plan) {
-            return Next::End(Ending::Blocked, format!("{} failed", of.key).into());
-        }
-    }
-    let mut later = false;
-    for need in &step.needs {
-        let state = &run.steps[*need].state;
-        if !state.is_over() {
-            later = true;
-        } else if !state.satisfies() {
-            let reason = format!("{} is {}", plan.steps[*need].key, state.as_str());
-            return Next::End(Ending::Blocked, reason.into());
-        }
-    }
-    if later { Next::Later } else { Next::Start }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use stanch_playbook::plan::{Approval, OnTimeout, Step};
-use stanch_playbook::{Plan, Uses};
+use stanch_playbook::{Plan, Timestamp, Uses};
 
 use super::Draft;
 use crate::command::{Person, Rejected};
@@ -58,8 +58,53 @@ impl Draft {
         let guarded = plan.steps.iter().enumerate().filter(|(_, step)| step.needs.contains(&index));
         let targets: Arc<[ApprovalTarget]> =
             guarded.filter_map(|(at, step)| self.target(run, plan, at, step)).collect();
-        let text = serde_json::to_vec(&*targets).unwrap_or_default();
-        (targets, hex::encode(Sha256::digest(text)).into())
+        let digest = digest_of(&targets);
+        (targets, digest)
+    }
+
+    /// Whether a step that would do more than its budget allows has to wait for people; asks them.
+    pub(super) fn exceeds_budget(&mut self, id: RunId, plan: &Plan, index: usize, targets: usize) -> bool {
+        let step = &plan.steps[index];
+        let (Some(name), Some(run)) = (&step.budget, self.state.runs.get(&id)) else { return false };
+        let Some(budget) = self.state.settings.budgets.get(name).cloned() else {
+            self.fail(id, plan, index.into(), format!("budget: stanch.yaml has no budget named {name}"));
+            return true;
+        };
+        let recent = |at: &&Timestamp| self.now.since(**at) < budget.per;
+        let spent = self.state.spent.get(name).map_or(0, |spent| spent.iter().filter(recent).count());
+        if spent + targets <= budget.most as usize {
+            return false;
+        }
+        let target: Arc<[ApprovalTarget]> = self.target(run, plan, index, step).into_iter().collect();
+        let digest: Arc<str> = digest_of(&target);
+        // Approved for just this.
+        let approved = |question: &Arc<Question>| {
+            question.asked.digest == digest
+                && question.answers.iter().any(|(_, verdict, _)| *verdict == Verdict::Approved)
+        };
+        if run.steps[index].question.as_ref().is_some_and(approved) {
+            return false;
+        }
+        let per = stanch_playbook::time::Spoken(budget.per);
+        let prompt = format!(
+            "{} would act on {targets} more; {spent} of {} in {per} are used up of the budget {name}. Do it?",
+            step.key, budget.most
+        );
+        let request = ApprovalRequested {
+            approval: ApprovalId::derive(self.state.journal, self.state.sequence.next(), self.now),
+            run: id,
+            step: step.key.clone(),
+            prompt: prompt.into(),
+            targets: target,
+            digest,
+            from: budget.from,
+            quorum: 1,
+            excluded: None,
+            expires_at: None,
+            replaces: None,
+        };
+        self.as_engine(|draft| draft.emit(request));
+        true
     }
 
     fn target(&self, run: &Run, plan: &Plan, at: usize, step: &Step) -> Option<ApprovalTarget> {
@@ -138,16 +183,18 @@ impl Draft {
         if digest != &*question.asked.digest {
             return Err(Rejected::OtherTargets(id));
         }
-        let (_, now) = self.targets(&run, &plan, place.step);
-        if now != question.asked.digest
-            && let Uses::Approval(approval) = &plan.steps[place.step].uses
+        if let Uses::Approval(approval) = &plan.steps[place.step].uses
+            && self.targets(&run, &plan, place.step).1 != question.asked.digest
         {
             // Refused, and on the record: the new question stands in the place of this one.
             self.ask(run.id, &plan, place.step, approval, Some(id));
             self.receipt.refused = Some(Rejected::OtherTargets(id));
             return Ok(());
         }
+        let agreed = verdict == Verdict::Approved && question.answers.len() + 1 >= question.asked.quorum as usize;
+        let resumes = agreed && !matches!(plan.steps[place.step].uses, Uses::Approval(_));
         self.emit(ApprovalDecided {
+            resumes,
             approval: id,
             run: run.id,
             step: plan.steps[place.step].key.clone(),
@@ -170,7 +217,8 @@ impl Draft {
             let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             return self.fail(id, plan, place, format!("denied by {}{why}", actor.as_str()));
         }
-        if question.answers.len() >= question.asked.quorum as usize {
+        let asks = matches!(plan.steps[place.step].uses, Uses::Approval(_));
+        if asks && question.answers.len() >= question.asked.quorum as usize {
             let by: Vec<&str> = question.answers.iter().map(|(by, _, _)| by.as_str()).collect();
             self.wake(id, place, &json!({"approved_by": by}));
         }
@@ -187,6 +235,10 @@ impl Draft {
             OnTimeout::Approve => self.wake(id, place, &json!({"approved_by": []})),
         }
     }
+}
+
+fn digest_of(targets: &[ApprovalTarget]) -> Arc<str> {
+    hex::encode(Sha256::digest(serde_json::to_vec(targets).unwrap_or_default())).into()
 }
 
 /// Whether a person may answer a question.

@@ -15,8 +15,8 @@ use crate::effect::Effect;
 use crate::id::RunId;
 use crate::names::{StepNames, render};
 use crate::record::{
-    AttemptFailed, AttemptLate, AttemptScheduled, AttemptSucceeded, AttemptUnknown, DeadLetter, RenderedCall,
-    StepWoken, Then, Unsettled, Verification, Waiting,
+    AttemptFailed, AttemptLate, AttemptScheduled, AttemptSucceeded, AttemptUnknown, DeadLetter, MaintenanceEnded,
+    RenderedCall, StepWoken, Then, Unsettled, Verification, Waiting,
 };
 use crate::run::{Place, Rendered, Run, StepState};
 use crate::state::Timer;
@@ -368,11 +368,14 @@ impl Draft {
 
     pub(super) fn fire_timers(&mut self) {
         for _ in 0..TIMERS_AT_ONCE {
-            let Some((_, timer)) = self.state.timers.get_min().filter(|(at, _)| *at <= self.now).copied() else {
+            let Some((_, timer)) = self.state.timers.get_min().filter(|(at, _)| *at <= self.now).cloned() else {
                 return;
             };
             match timer {
-                Timer::Incident(id) => self.resolve_if_over(id),
+                Timer::Incident(id) => self.fire_incident(id),
+                Timer::Run(id) => self.fire_run(id),
+                Timer::Maintenance(maintenance) => self.emit(MaintenanceEnded { maintenance }),
+                Timer::Watchdog(playbook, watchdog) => self.bark(playbook, watchdog),
                 Timer::Containment(id) => self.fire_containment(id),
                 Timer::Step(run, place) => {
                     self.fire_step(run, place);

@@ -77,6 +77,8 @@ impl Draft {
             queued: child.concurrency.is_some_and(|most| running >= most),
             parent: Some(Parent { run: id, step: plan.steps[place.step].key.clone(), item: place.item }),
             children: run.children.clone(),
+            held: None,
+            hold_until: None,
         });
         self.receipt.runs.push(started);
         self.wait(id, plan, place, Waiting::Run { child: started, expires_at });

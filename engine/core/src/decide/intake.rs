@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use stanch_playbook::plan::{Mode, OnRepeat};
 use stanch_playbook::{Names, Plan, PlaybookName, Severity, Timestamp, TriggerOn, Uses, Wait, subject_matches};
 
 use super::Draft;
@@ -17,9 +18,10 @@ use crate::event::Event;
 use crate::id::{DeadLetterId, IncidentId, RunId};
 use crate::names::{StepNames, TriggerNames};
 use crate::record::{
-    AlertFired, AlertResolved, Cause, DeadLetter, DeadLettered, EventReceived, Firing, IncidentJoined, IncidentOpened,
-    RunStarted,
+    AlertFired, AlertResolved, Cause, DeadLetter, DeadLettered, EventReceived, Firing, Held, IncidentJoined,
+    IncidentOpened, PlaybookObserved, RunExtended, RunStarted,
 };
+use crate::run::Run;
 use crate::state::State;
 
 /// A trigger that took an alert or an event, with what it rendered.
@@ -59,7 +61,8 @@ impl Draft {
         // Known and unanswered: only where a playbook could start now is its repeat worth a record.
         let usable = |matched: &Matched| {
             let cause = cause_of_alerts(std::slice::from_ref(&alert));
-            inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()).is_ok()
+            matched.plan.mode == Mode::Act
+                && inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()).is_ok()
         };
         let Some(firing) = firing.or_else(|| matches.iter().any(usable).then_some(Firing::New)) else { return };
         self.emit(AlertFired { alert: Arc::clone(&alert), firing });
@@ -123,6 +126,18 @@ impl Draft {
 
     /// What one playbook does about the alerts of one key.
     fn respond(&mut self, key: &Arc<str>, matched: &Matched, alerts: &[(Arc<AlertSnapshot>, Firing)]) {
+        if matched.plan.mode == Mode::Observe {
+            let all: Vec<_> = alerts.iter().map(|(alert, _)| Arc::clone(alert)).collect();
+            let cause = cause_of_alerts(&all);
+            match inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()) {
+                Ok(inputs) => self.observe(key, &matched.plan, cause, inputs),
+                Err(reason) => {
+                    let problem = Unusable { playbook: matched.plan.name.clone(), reason };
+                    self.keep_unusable_alert(&alerts[0].0, &problem);
+                }
+            }
+            return;
+        }
         let known = self.state.incident_by_key(key).map(|incident| (incident.id, incident.is_open()));
         let again = alerts.iter().all(|(_, firing)| *firing == Firing::Again);
         let (incident, opened) = match known {
@@ -154,24 +169,57 @@ impl Draft {
         if !self.receipt.incidents.contains(&incident) {
             self.receipt.incidents.push(incident);
         }
-        let live = self.has_live_run(incident, &matched.plan.name);
-        // on_repeat: attach. What joins while a run of the playbook is live starts none.
-        if news.is_empty() || live {
+        if news.is_empty() {
             return;
         }
-        let cause = cause_of_alerts(&news);
-        match inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()) {
-            Ok(inputs) => self.start_run(&matched.plan, incident, cause, inputs),
+        let plan = Arc::clone(&matched.plan);
+        let runs = self.live_runs(incident, &plan.name);
+        // One that has not begun takes in what comes meanwhile.
+        let pending = runs.iter().find(|run| run.queued && run.held.is_some());
+        let extended = pending.map(|run| {
+            let known = |alert: &&Arc<AlertSnapshot>| !run.cause.alerts.iter().any(|of| of.key == alert.key);
+            (run.id, run.cause.alerts.iter().chain(news.iter().filter(known)).map(Arc::clone).collect::<Vec<_>>())
+        });
+        let held = match (&extended, runs.first(), plan.incident.on_repeat) {
+            (Some(_), ..) => None,
+            (None, Some(_), OnRepeat::Attach | OnRepeat::Ignore) => return,
+            (None, Some(run), OnRepeat::Queue | OnRepeat::Restart) => Some(Held::Behind { run: run.id }),
+            (None, None, _) => self.maintenance_of(&news[0]).or_else(|| {
+                let wait = plan.triggers[matched.trigger].group_wait;
+                (!wait.is_zero()).then(|| Held::Group { until: self.now.plus(wait) })
+            }),
+        };
+        let cause = cause_of_alerts(extended.as_ref().map_or(&news, |(_, all)| all));
+        match inputs_of(&plan, Some(matched.trigger), &cause, Map::new()) {
+            Ok(inputs) => match (extended, held) {
+                (Some((run, _)), _) => {
+                    let inputs = Arc::new(Value::Object(inputs));
+                    self.as_engine(|draft| draft.emit(RunExtended { run, cause, inputs }));
+                }
+                (None, Some(Held::Behind { run })) if plan.incident.on_repeat == OnRepeat::Restart => {
+                    self.as_engine(|draft| draft.cancel(run, "it starts anew with what came".to_owned(), false));
+                    let held = self.state.runs.contains_key(&run).then_some(Held::Behind { run });
+                    self.start_run(&plan, incident, cause, inputs, held);
+                }
+                (None, held) => self.start_run(&plan, incident, cause, inputs, held),
+            },
             Err(reason) => {
-                let problem = Unusable { playbook: matched.plan.name.clone(), reason };
+                let problem = Unusable { playbook: plan.name.clone(), reason };
                 self.keep_unusable_alert(&news[0], &problem);
             }
         }
     }
 
-    fn has_live_run(&self, incident: IncidentId, playbook: &PlaybookName) -> bool {
-        let of = |id| self.state.runs.get(id).is_some_and(|run| run.playbook == *playbook);
-        self.state.incidents.get(&incident).is_some_and(|incident| incident.live_runs.iter().any(of))
+    fn observe(&mut self, key: &Arc<str>, plan: &Plan, cause: Cause, inputs: Map<String, Value>) {
+        let (playbook, inputs) = (plan.name.clone(), Arc::new(Value::Object(inputs)));
+        self.emit(PlaybookObserved { playbook, plan: plan.digest, key: Arc::clone(key), cause, inputs });
+    }
+
+    /// The runs of a playbook in an incident that are not over, oldest first.
+    fn live_runs(&self, incident: IncidentId, playbook: &PlaybookName) -> Vec<Arc<Run>> {
+        let live = self.state.incidents.get(&incident).map(|incident| &incident.live_runs[..]).unwrap_or_default();
+        let runs = live.iter().filter_map(|id| self.state.runs.get(id));
+        runs.filter(|run| run.playbook == *playbook).map(Arc::clone).collect()
     }
 
     fn has_alert(&self, incident: IncidentId, key: &AlertKey) -> bool {
@@ -189,20 +237,37 @@ impl Draft {
 
     fn open_incident(&mut self, key: &Arc<str>, plan: &Plan, alert: Option<&Arc<AlertSnapshot>>) -> IncidentId {
         let incident = IncidentId::derive(self.state.journal, self.state.sequence.next(), self.now);
+        let severity = severity_of(plan, alert.map(|alert| &**alert));
         self.emit(IncidentOpened {
             incident,
             key: Arc::clone(key),
-            severity: severity_of(plan, alert.map(|alert| &**alert)),
+            severity,
             title: title_of(plan, alert.map(|alert| &**alert)),
             alert: alert.map(|alert| alert.key.clone()),
+            settle: plan.incident.settle,
+            escalation: plan
+                .incident
+                .escalation
+                .clone()
+                .or_else(|| self.state.settings.escalation.get(&severity).cloned()),
+            slack_channel: plan.incident.slack_channel.clone(),
         });
+        // What is due at once is told at once.
+        self.fire_incident(incident);
         incident
     }
 
-    fn start_run(&mut self, plan: &Arc<Plan>, incident: IncidentId, cause: Cause, inputs: Map<String, Value>) {
+    fn start_run(
+        &mut self,
+        plan: &Arc<Plan>,
+        incident: IncidentId,
+        cause: Cause,
+        inputs: Map<String, Value>,
+        held: Option<Held>,
+    ) {
         let run = RunId::derive(self.state.journal, self.state.sequence.next(), self.now);
         let running = self.state.running.get(&plan.name).copied().unwrap_or(0);
-        let queued = plan.concurrency.is_some_and(|most| running >= most);
+        let queued = held.is_some() || plan.concurrency.is_some_and(|most| running >= most);
         self.emit(RunStarted {
             run,
             playbook: plan.name.clone(),
@@ -213,6 +278,8 @@ impl Draft {
             queued,
             parent: None,
             children: self.children_of(plan),
+            held,
+            hold_until: self.hold_until(plan),
         });
         self.receipt.runs.push(run);
         self.as_engine(|draft| draft.advance(run));
@@ -344,14 +411,32 @@ impl Draft {
     }
 
     fn respond_to_event(&mut self, key: &Arc<str>, plan: &Arc<Plan>, cause: Cause, inputs: Map<String, Value>) {
+        if plan.mode == Mode::Observe {
+            return self.observe(key, plan, cause, inputs);
+        }
         let open = self.state.incident_by_key(key).filter(|incident| incident.is_open()).map(|incident| incident.id);
         let incident = open.unwrap_or_else(|| self.open_incident(key, plan, None));
         if !self.receipt.incidents.contains(&incident) {
             self.receipt.incidents.push(incident);
         }
-        let live = self.has_live_run(incident, &plan.name);
-        if !live {
-            self.start_run(plan, incident, cause, inputs);
+        let runs = self.live_runs(incident, &plan.name);
+        let behind = runs.last().map(|run| run.id);
+        match (behind, plan.incident.on_repeat) {
+            (None, _) => self.start_run(plan, incident, cause, inputs, None),
+            (Some(_), OnRepeat::Attach | OnRepeat::Ignore) => {}
+            // One waiting run is enough: it looks at the newest event.
+            (Some(_), OnRepeat::Queue) if runs.iter().any(|run| run.queued && run.held.is_some()) => {
+                if let Some(run) = runs.iter().find(|run| run.queued && run.held.is_some()).map(|run| run.id) {
+                    let inputs = Arc::new(Value::Object(inputs));
+                    self.as_engine(|draft| draft.emit(RunExtended { run, cause, inputs }));
+                }
+            }
+            (Some(run), OnRepeat::Queue) => self.start_run(plan, incident, cause, inputs, Some(Held::Behind { run })),
+            (Some(run), OnRepeat::Restart) => {
+                self.as_engine(|draft| draft.cancel(run, "it starts anew with what came".to_owned(), false));
+                let held = self.state.runs.contains_key(&run).then_some(Held::Behind { run });
+                self.start_run(plan, incident, cause, inputs, held);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ mod advance;
 mod approvals;
 mod attempts;
 mod children;
+mod holds;
 mod incidents;
 mod intake;
 mod people;
@@ -112,6 +113,35 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Decisio
         Command::EndContainment { actor, containment, reason } => {
             draft.actor = actor;
             draft.end_containment(containment, reason)?;
+        }
+        Command::TakeIncident { actor, incident, owner } => {
+            draft.actor = actor;
+            draft.take(incident, owner)?;
+        }
+        Command::NoteIncident { actor, incident, note } => {
+            draft.actor = actor;
+            draft.note_down(incident, note)?;
+        }
+        Command::MergeIncident { actor, incident, into } => {
+            draft.actor = actor;
+            draft.merge(incident, into)?;
+        }
+        Command::Freeze { actor, reason } => {
+            draft.actor = actor;
+            draft.freeze(reason)?;
+        }
+        Command::Unfreeze { actor, reason } => {
+            draft.actor = actor;
+            draft.unfreeze(reason)?;
+        }
+        Command::PlanMaintenance { actor, declared, matchers, from, to, reason } => {
+            draft.actor = actor;
+            let from = from.unwrap_or(draft.now);
+            draft.plan_maintenance(holds::NewWindow { declared, matchers, from, to, reason })?;
+        }
+        Command::EndMaintenance { actor, maintenance } => {
+            draft.actor = actor;
+            draft.end_maintenance(maintenance)?;
         }
         Command::AcknowledgeIncident { actor, incident } => {
             draft.actor = actor;
