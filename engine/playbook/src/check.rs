@@ -2,6 +2,7 @@
 
 mod attempts;
 mod call;
+mod catalogue;
 mod incident;
 mod names;
 mod order;
@@ -10,8 +11,13 @@ mod step;
 mod trigger;
 mod with;
 
+pub(crate) use attempts::PartialRetry;
+pub(crate) use catalogue::catalogue;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::catalogue::Catalogue;
+use crate::compact::Body;
 use crate::diagnostic::{Report, Span};
 use crate::document::{Key, Kind, Node};
 use crate::inputs;
@@ -32,6 +38,7 @@ struct Checker<'a> {
     upstream: Vec<Vec<bool>>,
     /// Whether an alert can start it: a trigger is `alertmanager`, or there is none.
     has_alert: bool,
+    catalogue: &'a Catalogue,
 }
 
 /// A step before it is checked.
@@ -48,14 +55,22 @@ struct Known<'a> {
 }
 
 /// Checks a document; `None` where it is so wrong that there is no model. Errors are in the report.
-pub(crate) fn playbook(text: &str, root: &Node, report: &mut Report) -> Option<PlaybookModel> {
-    let mut checker =
-        Checker { text, report, inputs: BTreeMap::new(), steps: Vec::new(), upstream: Vec::new(), has_alert: true };
-    checker.playbook(root)
+pub(crate) fn playbook<'a>(
+    text: &'a str,
+    body: &'a Body,
+    catalogue: &'a Catalogue,
+    report: &'a mut Report,
+) -> Option<PlaybookModel> {
+    Checker::new(text, report, catalogue).playbook(body)
 }
 
 impl<'a> Checker<'a> {
-    fn playbook(&mut self, root: &'a Node) -> Option<PlaybookModel> {
+    fn new(text: &'a str, report: &'a mut Report, catalogue: &'a Catalogue) -> Self {
+        let (inputs, steps, upstream) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { text, report, inputs, steps, upstream, has_alert: true, catalogue }
+    }
+
+    fn playbook(&mut self, Body { root, detectors }: &'a Body) -> Option<PlaybookModel> {
         let entries = self.entries(root, "a playbook")?;
         self.known_keys(entries, keys::PLAYBOOK, "a playbook");
         let name = match root.get("playbook") {
@@ -72,11 +87,12 @@ impl<'a> Checker<'a> {
         model.owner = root.get("owner").and_then(|node| self.string(node));
         model.concurrency = root.get("concurrency").and_then(|node| self.whole(node, 1, keys::MOST_RUNS));
         if let Some(node) = root.get("inputs") {
-            self.inputs = self.inputs(node);
+            self.inputs = self.inputs(node, false);
         }
-        self.has_alert = may_have_alert(root.get("triggers"));
+        self.has_alert = may_have_alert(root.get("triggers"), detectors, self.catalogue);
         let defaults = root.get("defaults").map(|node| self.defaults(node)).unwrap_or_default();
         model.undo_on_failure = self.collect(root);
+        self.one_kind_of_phases(root);
         let needs = self.order();
         for (index, needs) in needs.into_iter().enumerate() {
             if let Some(step) = self.step(index, needs, &defaults) {
@@ -87,7 +103,9 @@ impl<'a> Checker<'a> {
         model.mode = root.get("mode").and_then(|node| self.mode(node)).unwrap_or_default();
         model.hold_ms = root.get("hold").and_then(|node| self.duration(node)).map_or(0, millis);
         let key = root.get("incident").and_then(|node| node.get("key"));
-        model.triggers = self.triggers(root.get("triggers"), key);
+        model.triggers = self.triggers(root.get("triggers"), key, detectors);
+        model.watchdogs_ms =
+            root.get("monitoring").map(|node| self.monitoring(node, &model.triggers)).unwrap_or_default();
         model.inputs = std::mem::take(&mut self.inputs);
         Some(model)
     }
@@ -117,7 +135,8 @@ impl<'a> Checker<'a> {
         })
     }
 
-    fn inputs(&mut self, node: &'a Node) -> BTreeMap<String, InputModel> {
+    /// Declared inputs; `templated`: whether a default may be a template, which is checked elsewhere.
+    fn inputs(&mut self, node: &'a Node, templated: bool) -> BTreeMap<String, InputModel> {
         let mut inputs = BTreeMap::new();
         for (key, node) in self.entries(node, "inputs").unwrap_or_default() {
             if !identifier(&key.text) {
@@ -125,14 +144,14 @@ impl<'a> Checker<'a> {
                     .error("bad-name", key.span, format!("{:?} is no input's name", key.text))
                     .help("use letters, digits and _, not beginning with a digit");
             }
-            if let Some(input) = self.input(key, node) {
+            if let Some(input) = self.input(key, node, templated) {
                 inputs.insert(key.text.clone(), input);
             }
         }
         inputs
     }
 
-    fn input(&mut self, name: &Key, node: &'a Node) -> Option<InputModel> {
+    fn input(&mut self, name: &Key, node: &'a Node, templated: bool) -> Option<InputModel> {
         let entries = self.entries(node, &format!("input {}", name.text))?;
         self.known_keys(entries, keys::INPUT, "an input");
         let required = node.get("required").and_then(|node| self.bool(node)).unwrap_or(false);
@@ -155,7 +174,8 @@ impl<'a> Checker<'a> {
         }
         let default = node.get("default").map(|default| (default, default.to_json()));
         if let Some((default, value)) = &default {
-            if !inputs::fits(kind, value) {
+            let rendered = templated && with::has_template(default);
+            if !rendered && !inputs::fits(kind, value) {
                 let message =
                     format!("the default of {} is {}, not {}", name.text, default.type_name(), inputs::article(kind));
                 self.report.error("wrong-type", default.span, message);
@@ -173,12 +193,6 @@ impl<'a> Checker<'a> {
         let mut undone = BTreeSet::new();
         for phase in Phase::ALL {
             let Some(node) = root.get(phase.as_str()) else { continue };
-            if matches!(node.kind, Kind::List(_) | Kind::Text(_)) {
-                self.report
-                    .error("not-yet-supported", node.span, format!("the compact form of {phase} is not supported yet"))
-                    .help("write the phase as a map of steps: name: {uses: action, with: {}}");
-                continue;
-            }
             for (key, node) in self.entries(node, phase.as_str()).unwrap_or_default() {
                 if key.text == "on_failure" {
                     if self.on_failure(phase, node) {
@@ -193,7 +207,8 @@ impl<'a> Checker<'a> {
                 };
                 let has = |key: &str| node.get(key).is_some();
                 let (foreach, undo) = (has("foreach"), has("undo"));
-                self.steps.push(Known { phase, name: &key.text, place: key.span, node, outputs, foreach, undo });
+                let known = Known { phase, name: &key.text, place: key.span, node, outputs, foreach, undo };
+                self.steps.push(known.with_named(catalogue::named_in(self.catalogue, node)));
             }
         }
         if let Some(step) = self.steps.get(keys::MOST_STEPS) {
@@ -205,7 +220,7 @@ impl<'a> Checker<'a> {
             let place = root.get("playbook").map_or(root.span, |node| node.span);
             self.report
                 .warning("no-steps", place, "the playbook has no steps")
-                .help("add them under detect, contain, eradicate, recover or finally");
+                .help("add them under detect, contain, eradicate, recover or finally; or under steps, for a routine");
         }
         for phase in &undone {
             if !self.steps.iter().any(|step| step.phase == *phase && step.undo) {
@@ -220,6 +235,18 @@ impl<'a> Checker<'a> {
             }
         }
         undone
+    }
+
+    /// Routines have one phase, answers to incidents have four.
+    fn one_kind_of_phases(&mut self, root: &'a Node) {
+        let Kind::Map(entries) = &root.kind else { return };
+        let Some((steps, _)) = entries.iter().find(|(key, _)| key.text == "steps") else { return };
+        let phases = [Phase::Detect, Phase::Contain, Phase::Eradicate, Phase::Recover];
+        if let Some(phase) = phases.into_iter().find(|phase| root.get(phase.as_str()).is_some()) {
+            self.report
+                .error("conflicting-keys", steps.span, format!("steps stands alone, and the playbook has {phase} too"))
+                .help("put the steps into the phases, or the phases into steps");
+        }
     }
 
     /// Whether what the phase did is to be taken back where a step of it fails.
@@ -256,10 +283,14 @@ impl<'a> Checker<'a> {
 }
 
 /// Whether an alert can be what started a run, as far as the triggers tell.
-fn may_have_alert(triggers: Option<&Node>) -> bool {
+fn may_have_alert(triggers: Option<&Node>, detectors: &[(String, Span)], catalogue: &Catalogue) -> bool {
+    let detects = |(name, _): &(String, Span)| catalogue.detectors.get(name).is_some_and(|detector| detector.has_alert);
     match triggers.map(|node| &node.kind) {
-        Some(Kind::List(items)) => items.is_empty() || items.iter().any(|item| item.get("alertmanager").is_some()),
-        _ => true,
+        Some(Kind::List(items)) if !items.is_empty() => {
+            items.iter().any(|item| item.get("alertmanager").is_some()) || detectors.iter().any(detects)
+        }
+        Some(Kind::List(_)) | None => detectors.is_empty() || detectors.iter().any(detects),
+        Some(_) => true,
     }
 }
 

@@ -69,6 +69,24 @@ impl Span {
     }
 }
 
+/// The place of a byte of a scalar's text in a document, where the document writes it out as it is; else the scalar's.
+pub(crate) fn within(document: &str, scalar: Span, text: &str, offset: usize, length: usize) -> Span {
+    let written = document.get(scalar.offset..scalar.offset + scalar.length).unwrap_or("");
+    let Some(start) = written.find(text) else { return scalar };
+    let offset = scalar.offset + start + offset.min(text.len());
+    // From the scalar's place on: a document of many problems is not read from its start for each.
+    let before = document.get(scalar.offset..offset).unwrap_or("");
+    let line = scalar.line + before.bytes().filter(|byte| *byte == b'\n').count();
+    let column = match before.rsplit_once('\n') {
+        Some((_, line)) => line.chars().count() + 1,
+        None => scalar.column + before.chars().count(),
+    };
+    let end = (offset + length).min(scalar.offset + scalar.length).max(offset);
+    // A place that a parser gave as one byte may stand on a longer letter.
+    let length = (end..=document.len()).find(|at| document.is_char_boundary(*at)).unwrap_or(end) - offset;
+    Span { offset, length, line, column }
+}
+
 /// Where problems are gathered.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -117,6 +135,12 @@ impl Report {
             span: (span.offset, span.length),
         });
         Entry(self.list.last_mut().expect("one was just added"))
+    }
+
+    /// Adds the problems of another report.
+    pub fn append(&mut self, other: Self) {
+        self.errors += other.errors;
+        self.list.extend(other.list);
     }
 
     /// Whether there are more errors than are ever shown: further ones change nothing.

@@ -32,8 +32,14 @@ pub(crate) enum Shape {
     MapOf(&'static Shape),
     Object(&'static [Key]),
     ListOf(&'static Shape),
-    Trigger,
+    /// What the schema defines under a name.
+    Defined(&'static str),
+    /// A map of steps, or names of the catalogue.
     Phase,
+    /// A cron expression, or a map of what a schedule trigger takes.
+    Schedule,
+    /// Durations by name, as a map or as a list of maps.
+    Monitoring,
     With,
 }
 
@@ -70,7 +76,11 @@ pub(crate) const PLAYBOOK: &[Key] = &[
         "The severity of the incidents that it opens; P0 is the gravest.",
     ),
     key("owner", Shape::Text, "The team that answers for it."),
-    key("triggers", Shape::ListOf(&Shape::Trigger), "Which events start it. Without any, a person alone can."),
+    key(
+        "triggers",
+        Shape::ListOf(&Shape::Defined("trigger")),
+        "Which events start it. Without any, a person alone can.",
+    ),
     key("inputs", Shape::MapOf(&Shape::Object(INPUT)), "The typed inputs of a run, by name."),
     key(
         "defaults",
@@ -93,12 +103,32 @@ pub(crate) const PLAYBOOK: &[Key] = &[
         Shape::Duration,
         "How long a run waits before its first step with side effects; not at all by default.",
     ),
+    key(
+        "monitoring",
+        Shape::Monitoring,
+        "Watchdogs of its schedule, by names of their own: each tells people when no run has succeeded within that time after it was due.",
+    ),
+    key("steps", Shape::Phase, "The one phase of a playbook that is a routine, not the answer to an incident."),
     key("detect", Shape::Phase, "The first phase: find out what is going on."),
     key("contain", Shape::Phase, "The second phase: stop it from spreading."),
     key("eradicate", Shape::Phase, "The third phase: remove the cause."),
     key("recover", Shape::Phase, "The fourth phase: return to normal."),
     key("finally", Shape::Phase, "Steps that run in any case, after the phases; run.outcome tells how these went."),
 ];
+
+/// In place of `triggers`, in a document whose entries all are playbooks with `steps`.
+pub(crate) const ROUTINE: &[Key] = &[key(
+    "schedule",
+    Shape::Schedule,
+    "When it runs: a cron expression or an alias such as @weekly, or what a schedule trigger takes.",
+)];
+
+/// A document of several playbooks.
+pub(crate) const SEVERAL: &[Key] = &[required(key(
+    "playbooks",
+    Shape::MapOf(&Shape::Defined("named_playbook")),
+    "Several playbooks, each under its name.",
+))];
 
 pub(crate) const MODE: &[&str] = &["act", "observe"];
 
@@ -281,8 +311,8 @@ pub(crate) const STEP: &[Key] = &[
     key("until", Shape::Cel, "CEL over result, item and the rest; the action is repeated until it is true."),
     key("every", Shape::Duration, "How long to wait before the action is repeated for until; 10s by default."),
     key("within", Shape::Duration, "Within what time until must be true; 10m by default."),
-    key("verify", Shape::Object(VERIFY), "What must hold before the step is done, and how to find out."),
-    key("undo", Shape::Object(UNDO), "How the step is taken back."),
+    key("verify", Shape::Defined("verify"), "What must hold before the step is done, and how to find out."),
+    key("undo", Shape::Defined("undo"), "How the step is taken back."),
     key(
         "outputs",
         Shape::MapOf(&Shape::Cel),
@@ -329,4 +359,45 @@ pub(crate) const UNDO: &[Key] = &[
 pub(crate) const NOTIFY: &[Key] = &[
     required(key("after", Shape::Duration, "After what time.")),
     required(key("people", Shape::Texts, "Who is told: people, or groups as group:name.")),
+];
+
+pub(crate) const CATALOGUE: &[Key] = &[
+    key("actions", Shape::MapOf(&Shape::Defined("named_action")), "Actions, by the names that uses can give."),
+    key(
+        "detectors",
+        Shape::MapOf(&Shape::Defined("detector")),
+        "Triggers, by the names that detect of the compact form can give.",
+    ),
+];
+
+pub(crate) const NAMED_ACTION: &[Key] = &[
+    key("description", Shape::Text, "One sentence of what it does."),
+    key(
+        "inputs",
+        Shape::MapOf(&Shape::Object(INPUT)),
+        "The typed inputs, which a step gives in with; a default can be a template over event, alert, alerts, incident and run.",
+    ),
+    required(key("uses", Shape::Text, "The built-in action that it is.")),
+    key("with", Shape::With, "The parameters; inputs in their templates are those of this action."),
+    key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),
+    key("retry", Shape::Object(RETRY), "How failed attempts are repeated, unless the step says."),
+    key(
+        "on_unknown",
+        Shape::Word(STEP_ON_UNKNOWN),
+        "What an attempt leads to of which nobody knows whether it happened, unless the step says.",
+    ),
+    key("idempotent", Shape::Bool, "Whether repeating it is harmless, unless the step says."),
+    key("timeout", Shape::Duration, "The limit for each attempt, unless the step says."),
+    key("verify", Shape::Defined("verify"), "How it is verified, unless the step says."),
+    key("undo", Shape::Defined("undo"), "How it is taken back, unless the step says."),
+    key("outputs", Shape::MapOf(&Shape::Cel), "CEL over result, for each output; a step can add more."),
+];
+
+pub(crate) const DETECTOR: &[Key] = &[
+    key("description", Shape::Text, "One sentence of what it detects."),
+    key("alertmanager", Shape::Object(ALERTMANAGER), "Alerts whose labels satisfy the matchers."),
+    key("nats", Shape::Object(NATS), "Messages on a NATS subject."),
+    key("if", Shape::Cel, "CEL over event and alert; it detects only where it is true."),
+    key("key", Shape::Template, "The incident's key, rendered for each alert or event."),
+    key("group_wait", Shape::Duration, "How long alerts of one key are collected before the run starts."),
 ];

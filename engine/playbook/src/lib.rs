@@ -4,7 +4,9 @@
 //! Absent: I/O, clocks, randomness, asynchrony. Input of any shape gives diagnostics, never a panic.
 
 pub mod actions;
+mod catalogue;
 mod check;
+mod compact;
 pub mod diagnostic;
 mod document;
 pub mod evaluate;
@@ -16,17 +18,20 @@ mod model;
 pub mod name;
 mod nearest;
 pub mod plan;
+mod reference;
 pub mod schedule;
 mod schema;
 mod set;
 pub mod time;
 
+pub use catalogue::Catalogue;
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use evaluate::{EvaluationError, Expression, Names, Scope, Template, ValueTemplate};
 pub use inputs::InputError;
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_with};
 pub use name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
 pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait, subject_matches};
-pub use schema::schema;
+pub use reference::reference;
+pub use schema::{catalogue_schema, schema};
 pub use set::{MOST_DEPTH, SetProblem, check_set};
 pub use time::{InvalidDuration, Timestamp, parse_duration};

@@ -47,7 +47,7 @@ pub(crate) struct PlaybookModel {
     pub watchdogs_ms: BTreeMap<String, u64>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TriggerModel {
     pub on: OnModel,
@@ -59,7 +59,7 @@ pub(crate) struct TriggerModel {
     pub group_wait_ms: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum OnModel {
     Alertmanager { matchers: Vec<String> },
@@ -68,7 +68,7 @@ pub(crate) enum OnModel {
     Manual,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct InputModel {
     #[serde(rename = "type")]
@@ -131,7 +131,7 @@ pub(crate) struct ForeachModel {
     pub max_parallel: u32,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UntilModel {
     pub condition: String,
@@ -140,7 +140,7 @@ pub(crate) struct UntilModel {
 }
 
 /// An action as a verification or an undo gives it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CallModel {
     pub uses: String,
@@ -151,7 +151,7 @@ pub(crate) struct CallModel {
     pub alias: Option<AliasModel>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VerifyModel {
     pub call: CallModel,
@@ -159,7 +159,7 @@ pub(crate) struct VerifyModel {
     pub until: UntilModel,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UndoModel {
     pub call: CallModel,

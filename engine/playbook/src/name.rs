@@ -107,11 +107,12 @@ pub enum Severity {
     P3,
 }
 
-/// Where a step stands: the four phases, in order, and `finally` after them.
+/// Where a step stands: the one phase of a routine, or the four phases, in order; and `finally` after them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the design's own names")]
 pub enum Phase {
+    Steps,
     Detect,
     Contain,
     Eradicate,
@@ -121,12 +122,14 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 5] = [Self::Detect, Self::Contain, Self::Eradicate, Self::Recover, Self::Finally];
+    pub const ALL: [Self; 6] =
+        [Self::Steps, Self::Detect, Self::Contain, Self::Eradicate, Self::Recover, Self::Finally];
 
     /// The word of the language.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Steps => "steps",
             Self::Detect => "detect",
             Self::Contain => "contain",
             Self::Eradicate => "eradicate",

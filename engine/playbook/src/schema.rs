@@ -5,30 +5,56 @@ use serde_json::{Map, Value, json};
 use crate::actions::{self, FieldKind, Signature};
 use crate::keys::{self, Key, Shape};
 
-/// The JSON Schema (2020-12) of a playbook, for editors: every key with a description, unknown keys refused.
+/// The JSON Schema (2020-12) of a document of playbooks, for editors: every key with a description, unknown keys refused.
 ///
 /// It says less than the checker: names, templates, conditions and the order of steps are not in it.
 #[must_use]
 pub fn schema() -> Value {
-    let mut root = object(keys::PLAYBOOK);
-    let map = root.as_object_mut().expect("an object schema");
-    map.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
-    map.insert("title".to_owned(), "Stanch playbook".into());
-    map.insert("$defs".to_owned(), definitions());
+    let forms = ["playbook", "playbooks", "routines"].map(|name| json!({"$ref": format!("#/$defs/{name}")}));
+    let mut definitions = shared();
+    definitions.insert("phase".to_owned(), phase());
+    definitions.insert("trigger".to_owned(), trigger(keys::TRIGGER, &keys::TRIGGER_KINDS));
+    definitions.insert("step".to_owned(), step());
+    definitions.insert("playbook".to_owned(), object(keys::PLAYBOOK));
+    let named: Vec<Key> = keys::PLAYBOOK.iter().copied().filter(|key| key.name != "playbook").collect();
+    definitions.insert("named_playbook".to_owned(), object(&named));
+    definitions.insert("playbooks".to_owned(), object(keys::SEVERAL));
+    let steps = |key: &Key| Key { required: key.required || key.name == "steps", ..*key };
+    let routine: Vec<Key> = named.iter().map(steps).chain(keys::ROUTINE.iter().copied()).collect();
+    definitions.insert("routine".to_owned(), object(&routine));
+    definitions.insert(
+        "routines".to_owned(),
+        json!({
+            "description": "Playbooks that run on their schedule, each under its name.",
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"$ref": "#/$defs/routine"},
+        }),
+    );
+    json!({"$schema": DIALECT, "title": "Stanch playbook", "$defs": definitions, "anyOf": forms})
+}
+
+/// The JSON Schema (2020-12) of a catalogue, for editors.
+#[must_use]
+pub fn catalogue_schema() -> Value {
+    let mut definitions = shared();
+    definitions.insert("named_action".to_owned(), calling(keys::NAMED_ACTION, true, false));
+    definitions.insert("detector".to_owned(), trigger(keys::DETECTOR, &["alertmanager", "nats"]));
+    let mut root = object(keys::CATALOGUE);
+    root["$schema"] = DIALECT.into();
+    root["title"] = "Stanch catalogue".into();
+    root["$defs"] = definitions.into();
     root
 }
 
-fn definitions() -> Value {
-    let mut all = json!({
-        "trigger": trigger(),
-        "phase": phase(),
-        "step": step(),
-        "verify": calling(keys::VERIFY, |name| !actions::is_kept_by_core(name)),
-        "undo": calling(keys::UNDO, |name| !actions::is_kept_by_core(name)),
-    });
-    for signature in actions::ALL {
-        all[format!("with.{}", signature.name)] = parameters(signature);
-    }
+const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// What both schemas define.
+fn shared() -> Map<String, Value> {
+    let with = actions::ALL.iter().map(|signature| (format!("with.{}", signature.name), parameters(signature)));
+    let mut all: Map<String, Value> = with.collect();
+    all.insert("verify".to_owned(), calling(keys::VERIFY, true, true));
+    all.insert("undo".to_owned(), calling(keys::UNDO, true, true));
     all
 }
 
@@ -67,8 +93,13 @@ fn shape(shape: &Shape) -> Value {
         Shape::MapOf(inner) => json!({"type": "object", "additionalProperties": self::shape(inner)}),
         Shape::Object(keys) => object(keys),
         Shape::ListOf(inner) => json!({"type": "array", "items": self::shape(inner), "maxItems": keys::MOST_TRIGGERS}),
-        Shape::Trigger => json!({"$ref": "#/$defs/trigger"}),
+        Shape::Defined(name) => json!({"$ref": format!("#/$defs/{name}")}),
         Shape::Phase => json!({"$ref": "#/$defs/phase"}),
+        Shape::Schedule => json!({"anyOf": [{"type": "string"}, object(keys::SCHEDULE)]}),
+        Shape::Monitoring => {
+            let map = json!({"type": "object", "additionalProperties": duration()});
+            json!({"anyOf": [map, {"type": "array", "items": map}]})
+        }
         Shape::With => json!({"type": ["object", "null"]}),
     }
 }
@@ -77,43 +108,50 @@ fn duration() -> Value {
     json!({"type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2})
 }
 
-fn trigger() -> Value {
-    let mut schema = object(keys::TRIGGER);
-    let one_of: Vec<Value> = keys::TRIGGER_KINDS.iter().map(|kind| json!({"required": [kind]})).collect();
+fn trigger(keys: &[Key], kinds: &[&str]) -> Value {
+    let mut schema = object(keys);
+    let one_of: Vec<Value> = kinds.iter().map(|kind| json!({"required": [kind]})).collect();
     schema["oneOf"] = one_of.into();
-    schema["properties"]["manual"] = json!({
-        "type": ["object", "null"],
-        "additionalProperties": false,
-        "description": schema["properties"]["manual"]["description"],
-    });
+    if let Some(manual) = schema["properties"].get_mut("manual") {
+        manual["type"] = json!(["object", "null"]);
+    }
     schema
 }
 
+/// A map of steps, or the compact form.
 fn phase() -> Value {
     let reserved: Map<String, Value> = keys::PHASE.iter().map(|key| (key.name.to_owned(), described(key))).collect();
     // A reserved key is no step: it must not match the steps' pattern.
     let names = keys::PHASE.iter().map(|key| key.name).collect::<Vec<_>>().join("|");
     let steps = format!("^(?!({names})$)[a-z0-9_-]{{1,63}}$");
-    json!({
+    let map = json!({
         "type": "object",
         "properties": reserved,
         "patternProperties": {steps: {"$ref": "#/$defs/step"}},
         "additionalProperties": false,
-    })
+    });
+    let wait = json!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "patternProperties": {"^wait(_.*)?$": duration()},
+        "additionalProperties": false,
+    });
+    let list = json!({"type": "array", "items": {"anyOf": [{"type": "string"}, wait]}, "maxItems": keys::MOST_STEPS});
+    json!({"anyOf": [map, list, {"type": "string", "description": "Names of the catalogue, with commas between them."}]})
 }
 
 fn step() -> Value {
-    let mut schema = calling(keys::STEP, |_| true);
-    schema["properties"]["verify"] = described_ref("verify", keys::STEP);
-    schema["properties"]["undo"] = described_ref("undo", keys::STEP);
-    schema
+    calling(keys::STEP, false, true)
 }
 
-/// What `keys` describe, where `uses` is one of some actions and decides what `with` holds.
-fn calling(keys: &[Key], may: fn(&str) -> bool) -> Value {
+/// What `keys` describe, where `uses` decides what `with` holds. `workers`: only what a worker executes;
+/// `named`: names of the catalogue too.
+fn calling(keys: &[Key], workers: bool, named: bool) -> Value {
     let mut schema = object(keys);
     let doc = schema["properties"]["uses"]["description"].clone();
-    let names: Vec<&str> = actions::ALL.iter().map(|signature| signature.name).filter(|name| may(name)).collect();
+    let names = actions::ALL.iter().map(|signature| signature.name);
+    let names: Vec<&str> = names.filter(|name| !workers || !actions::is_kept_by_core(name)).collect();
     let with = names.iter().map(|name| {
         json!({
             "if": {"properties": {"uses": {"const": name}}, "required": ["uses"]},
@@ -121,13 +159,13 @@ fn calling(keys: &[Key], may: fn(&str) -> bool) -> Value {
         })
     });
     schema["allOf"] = with.collect();
-    schema["properties"]["uses"] = json!({"enum": names, "description": doc});
+    let mut uses = match named {
+        true => json!({"anyOf": [{"enum": names}, {"type": "string", "pattern": "^[a-z0-9_-]{1,63}$"}]}),
+        false => json!({"enum": names}),
+    };
+    uses["description"] = doc;
+    schema["properties"]["uses"] = uses;
     schema
-}
-
-fn described_ref(name: &str, keys: &[Key]) -> Value {
-    let doc = keys.iter().find(|key| key.name == name).map_or("", |key| key.doc);
-    json!({"$ref": format!("#/$defs/{name}"), "description": doc})
 }
 
 fn parameters(signature: &Signature) -> Value {

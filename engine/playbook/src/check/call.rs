@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Checker;
 use super::attempts::{Defaults, PartialRetry, TIMEOUT};
+use super::catalogue::named_in;
 use super::identifier;
 use super::names::{Part, Place};
 use crate::actions::{self, Signature};
@@ -28,7 +29,8 @@ const VERIFY: Polling = Polling { every: Duration::from_secs(5), within: Duratio
 const UNDO_ATTEMPTS: u32 = 5;
 
 impl<'a> Checker<'a> {
-    /// The action that a key names; `place` is where it is missed. `kept`: whether it may be one that the core keeps.
+    /// The built-in action that a key names, or that an action of the catalogue is; `place` is where it is missed.
+    /// `kept`: whether it may be one that the core keeps.
     pub(super) fn uses(
         &mut self,
         node: Option<&'a Node>,
@@ -36,55 +38,83 @@ impl<'a> Checker<'a> {
         place: Span,
         kept: bool,
     ) -> Option<&'static Signature> {
-        let names = self.action_names(kept);
+        let names = actions::ALL.iter().map(|signature| signature.name);
+        let names = names.filter(|name| kept || !actions::is_kept_by_core(name));
+        let names: Vec<&str> = names.chain(self.catalogue.actions.keys().map(String::as_str)).collect();
         let Some(node) = node else {
-            let help = format!("add uses: one of {}", names.join(", "));
+            let help = format!("add uses: one of {}", some_of(&names));
             self.report.error("missing-key", place, format!("{what} does not say what it uses")).help(help);
             return None;
         };
         let name = self.string(node)?;
+        if let Some(action) = self.catalogue.actions.get(&name) {
+            return Some(action.base);
+        }
         if let Some(signature) = actions::find(&name) {
             return Some(signature);
         }
         let help = match nearest(&name, names.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
-            None => format!("actions: {}", names.join(", ")),
+            None if self.catalogue.detectors.contains_key(&name) => {
+                format!("{name} is a detector, which only detect of the compact form can name")
+            }
+            None => format!("actions: {}", some_of(&names)),
         };
         self.report.error("unknown-action", node.span, format!("no action is named {name}")).help(help);
         None
     }
 
-    fn action_names(&self, kept: bool) -> Vec<&'a str> {
-        let names = actions::ALL.iter().map(|signature| signature.name);
-        names.filter(|name| kept || !actions::is_kept_by_core(name)).collect()
+    /// Whether a worker executes an action; an error otherwise.
+    pub(super) fn only_workers(&mut self, name: &str, uses: &Node, what: &str) -> bool {
+        if actions::is_kept_by_core(name) {
+            self.report
+                .error("not-applicable", uses.span, format!("{what} uses an action that a worker executes, not {name}"))
+                .help("use http, exec, nats.request or another such action");
+        }
+        !actions::is_kept_by_core(name)
     }
 
-    /// The action of a verification or an undo, which a worker executes.
-    fn call(
+    /// What a map calls: its parameters, or what the catalogue makes of its inputs.
+    pub(super) fn call(
+        &mut self,
+        node: &'a Node,
+        signature: &'static Signature,
+        at: Place,
+        secrets: Option<&[String]>,
+        place: Span,
+    ) -> CallModel {
+        let uses = signature.name.to_owned();
+        if let Some((name, action)) = named_in(self.catalogue, node) {
+            let alias = self.alias(name, action, node.get("with"), at, place);
+            let span = node.get("uses").map_or(place, |node| node.span);
+            self.secrets_of(name, action, secrets, span);
+            if let Some(place) = key_of(node, "env") {
+                self.report
+                    .error("not-applicable", place, format!("the environment of {name} stands in the catalogue"))
+                    .help("give it an input there");
+            }
+            return CallModel { uses, with: action.with.clone(), env: action.env.clone(), alias: Some(alias) };
+        }
+        let with = self.with(signature, node.get("with"), at, secrets, place);
+        // What the core keeps has no environment; that is told with the other keys that mean nothing for it.
+        let env = node.get("env").filter(|_| !actions::is_kept_by_core(signature.name));
+        let env = self.env(env, Some(signature), at, secrets);
+        CallModel { uses, with, env, alias: None }
+    }
+
+    /// What a verification or an undo calls, which a worker executes.
+    fn part(
         &mut self,
         node: &'a Node,
         what: &str,
-        place: Place,
+        at: Place,
         secrets: Option<&[String]>,
     ) -> Option<(&'static Signature, CallModel)> {
         let span = Span { length: 0, ..node.span };
-        let signature = self.uses(node.get("uses"), what, span, false);
-        if let (Some(signature), Some(uses)) = (signature, node.get("uses"))
-            && actions::is_kept_by_core(signature.name)
-        {
-            self.report
-                .error(
-                    "not-applicable",
-                    uses.span,
-                    format!("{what} uses an action that a worker executes, not {}", signature.name),
-                )
-                .help("use http, exec, nats.request or another such action");
-            return None;
-        }
-        let with = signature.map(|signature| self.with(signature, node.get("with"), place, secrets, span));
-        let env = self.env(node.get("env"), signature, place, secrets);
-        let (signature, with) = (signature?, with?);
-        Some((signature, CallModel { uses: signature.name.to_owned(), with, env, alias: None }))
+        let uses = node.get("uses");
+        let signature = self.uses(uses, what, span, false)?;
+        let worker = uses.is_none_or(|uses| self.only_workers(signature.name, uses, what));
+        worker.then(|| (signature, self.call(node, signature, at, secrets, span)))
     }
 
     pub(super) fn env(
@@ -156,7 +186,7 @@ impl<'a> Checker<'a> {
     ) -> Option<VerifyModel> {
         let entries = self.entries(node, "verify")?;
         self.known_keys(entries, keys::VERIFY, "verify");
-        let called = self.call(node, "verify", at(Part::Verify), secrets);
+        let called = self.part(node, "verify", at(Part::Verify), secrets);
         let until = self.until(node, at(Part::VerifyUntil), &VERIFY);
         if node.get("until").is_none() {
             self.report
@@ -166,7 +196,9 @@ impl<'a> Checker<'a> {
         let timeout = node.get("timeout").and_then(|node| self.duration(node));
         let idempotent = node.get("idempotent").and_then(|node| self.bool(node));
         let (signature, call) = called?;
-        if !idempotent.unwrap_or(false) && !signature.idempotent(&call.with) {
+        let named = named_in(self.catalogue, node).map(|(_, action)| action);
+        let idempotent = idempotent.or(named.and_then(|action| action.idempotent));
+        if !idempotent.unwrap_or_else(|| signature.idempotent(&call.with)) {
             let span = node.get("uses").map_or(node.span, |node| node.span);
             self.report
                 .error("may-happen-twice", span, format!("{} is not idempotent, and a verification is repeated", signature.name))
@@ -187,7 +219,7 @@ impl<'a> Checker<'a> {
     ) -> Option<UndoModel> {
         let entries = self.entries(node, "undo")?;
         self.known_keys(entries, keys::UNDO, "undo");
-        let called = self.call(node, "undo", at(Part::Undo), secrets);
+        let called = self.part(node, "undo", at(Part::Undo), secrets);
         let after = node.get("after").and_then(|node| self.duration(node));
         let timeout = node.get("timeout").and_then(|node| self.duration(node));
         let own_idempotent = node.get("idempotent").and_then(|node| self.bool(node));
@@ -195,9 +227,13 @@ impl<'a> Checker<'a> {
             node.get("retry").map(|node| self.retry(node, at(Part::UndoRetry))).unwrap_or_default();
         let own_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::ON_UNKNOWN));
         let (signature, call) = called?;
+        let named = named_in(self.catalogue, node).map(|(_, action)| action);
+        let own_idempotent = own_idempotent.or(named.and_then(|action| action.idempotent));
         let idempotent = own_idempotent.unwrap_or_else(|| signature.idempotent(&call.with));
+        let retry = named.map_or_else(|| retry.clone(), |action| retry.over(&action.retry));
+        let timeout = timeout.or(named.and_then(|action| action.timeout));
         if own_unknown == Some(OnUnknown::Retry) && !idempotent {
-            self.may_happen_twice(node, signature);
+            self.may_happen_twice(node, signature.name);
         }
         let on_unknown = own_unknown.unwrap_or(if idempotent { OnUnknown::Retry } else { OnUnknown::Ask });
         let policy =
@@ -213,16 +249,19 @@ impl<'a> Checker<'a> {
     }
 
     /// Warns of `on_unknown: retry` in a map whose action is not idempotent.
-    pub(super) fn may_happen_twice(&mut self, node: &Node, signature: &Signature) {
+    pub(super) fn may_happen_twice(&mut self, node: &Node, action: &str) {
         let span = node.get("on_unknown").map_or(node.span, |node| node.span);
         self.report
-            .warning(
-                "may-happen-twice",
-                span,
-                format!("{} is not idempotent: a further attempt may do it twice", signature.name),
-            )
+            .warning("may-happen-twice", span, format!("{action} is not idempotent: a further attempt may do it twice"))
             .help("use on_unknown: ask, or say idempotent: true where the target takes the idempotency key");
     }
+}
+
+/// Names for a remedy: not all that a large catalogue has.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 24;
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    format!("{}{more}", names[..names.len().min(SHOWN)].join(", "))
 }
 
 /// The place of a key of a map.

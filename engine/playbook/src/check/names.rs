@@ -20,6 +20,10 @@ pub(super) enum Place {
     Trigger(&'static str),
     /// In `retry.if` of the defaults.
     Defaults,
+    /// In an action of the catalogue.
+    Catalogue(Part),
+    /// In the default of an input of such an action.
+    CatalogueDefault,
 }
 
 /// A part of a step, by what can be named in it.
@@ -61,6 +65,11 @@ impl Part {
             | Self::Undo
             | Self::UndoRetry => true,
         }
+    }
+
+    /// Whether it holds templates, not conditions.
+    fn is_template(self) -> bool {
+        matches!(self, Self::Each | Self::Verify | Self::Undo)
     }
 
     fn has_result(self) -> bool {
@@ -209,9 +218,15 @@ impl<'a> Checker<'a> {
             Place::Trigger("alertmanager") => return usable,
             Place::Trigger(_) => return vec!["event"],
             Place::Step { part: Part::Awaited("nats"), .. } => usable.truncate(1),
-            Place::Step { .. } | Place::Defaults => {}
+            Place::Step { .. } | Place::Defaults | Place::Catalogue(_) | Place::CatalogueDefault => {}
         }
-        usable.extend(["incident", "run", "inputs"]);
+        usable.extend(["incident", "run"]);
+        match place {
+            Place::Step { .. } | Place::Defaults => usable.push("inputs"),
+            // Conditions are evaluated where the step stands, whose inputs are the playbook's.
+            Place::Catalogue(part) => usable.extend(part.is_template().then_some("inputs")),
+            Place::CatalogueDefault | Place::Trigger(_) => {}
+        }
         match place {
             Place::Step { at, part } => {
                 usable.push("steps");
@@ -220,7 +235,11 @@ impl<'a> Checker<'a> {
                 usable.extend(part.has_error().then_some("error"));
             }
             Place::Defaults => usable.extend(["result", "error"]),
-            Place::Trigger(_) => {}
+            Place::Catalogue(part) => {
+                usable.extend(part.has_result().then_some("result"));
+                usable.extend(part.has_error().then_some("error"));
+            }
+            Place::Trigger(_) | Place::CatalogueDefault => {}
         }
         usable
     }
@@ -234,6 +253,18 @@ impl<'a> Checker<'a> {
             ("alert" | "alerts", Place::Step { part: Part::Awaited(kind), .. }) => {
                 ("no-alert", format!("{kind} brings no {root}"), Some("use event, such as event.data".to_owned()))
             }
+            ("item" | "steps", Place::Catalogue(_) | Place::CatalogueDefault) => {
+                let help = "declare an input, and let the step give it".to_owned();
+                ("unknown-name", format!("the catalogue knows no {root}; it belongs to a playbook"), Some(help))
+            }
+            ("inputs", Place::Catalogue(_)) => {
+                let help = "use result, event, alert, incident or run here; inputs stand in with and env".to_owned();
+                ("unknown-name", "a condition of the catalogue cannot name inputs".to_owned(), Some(help))
+            }
+            ("inputs", Place::CatalogueDefault) => {
+                let help = "use event, alert, alerts, incident or run".to_owned();
+                ("unknown-name", "a default cannot name other inputs".to_owned(), Some(help))
+            }
             ("item", Place::Step { at, .. }) if self.steps[at].foreach => {
                 let help = "filter the list itself: foreach: \"inputs.hosts.filter(h, h != 'db-1')\"".to_owned();
                 (
@@ -246,11 +277,11 @@ impl<'a> Checker<'a> {
                 let help = "add foreach, such as foreach: inputs.hosts".to_owned();
                 ("unknown-name", "item exists in a step with foreach alone".to_owned(), Some(help))
             }
-            ("result", Place::Step { .. }) => {
+            ("result", Place::Step { .. } | Place::Catalogue(_)) => {
                 let help = "name it under outputs, and use steps.<name>.outputs".to_owned();
                 ("unknown-name", "result exists in outputs, until and retry.if alone".to_owned(), Some(help))
             }
-            ("error", Place::Step { .. }) => {
+            ("error", Place::Step { .. } | Place::Catalogue(_)) => {
                 let help = "use steps.<name>.error in a later step".to_owned();
                 ("unknown-name", "error exists in retry.if alone".to_owned(), Some(help))
             }
@@ -259,7 +290,11 @@ impl<'a> Checker<'a> {
                 ("unknown-name", "a secret cannot stand here".to_owned(), Some(help))
             }
             _ if ROOTS.contains(&root) => {
-                let here = if place == Place::Defaults { "the defaults" } else { "a trigger" };
+                let here = match place {
+                    Place::Defaults => "the defaults",
+                    Place::CatalogueDefault => "a default",
+                    Place::Step { .. } | Place::Trigger(_) | Place::Catalogue(_) => "a trigger",
+                };
                 ("unknown-name", format!("{root} does not exist in {here}"), Some(format!("use {}", usable.join(", "))))
             }
             _ => {

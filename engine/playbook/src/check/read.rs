@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Checker;
-use crate::diagnostic::Span;
+use crate::diagnostic::{Span, within};
 use crate::document::{Key, Kind, Node};
 use crate::keys;
 use crate::nearest::nearest;
@@ -254,18 +254,6 @@ impl<'a> Checker<'a> {
 
     /// The place of a byte of a scalar's text, where the document writes it out as it is; else the scalar's.
     pub(super) fn within(&self, node: &Node, text: &str, offset: usize, length: usize) -> Span {
-        let Some(start) = self.slice(node.span).find(text) else { return node.span };
-        let offset = node.span.offset + start + offset.min(text.len());
-        // From the node's place on: a document of many problems is not read from its start for each.
-        let before = self.text.get(node.span.offset..offset).unwrap_or("");
-        let line = node.span.line + before.bytes().filter(|byte| *byte == b'\n').count();
-        let column = match before.rsplit_once('\n') {
-            Some((_, line)) => line.chars().count() + 1,
-            None => node.span.column + before.chars().count(),
-        };
-        let end = (offset + length).min(node.span.offset + node.span.length).max(offset);
-        // A place that a parser gave as one byte may stand on a longer letter.
-        let length = (end..=self.text.len()).find(|at| self.text.is_char_boundary(*at)).unwrap_or(end) - offset;
-        Span { offset, length, line, column }
+        within(self.text, node.span, text, offset, length)
     }
 }

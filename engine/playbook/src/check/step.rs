@@ -8,12 +8,13 @@ use serde_json::{Map, Value};
 use super::Checker;
 use super::attempts::{Defaults, TIMEOUT};
 use super::call::{Polling, key_of};
+use super::catalogue;
 use super::identifier;
 use super::names::{Part, Place};
 use crate::actions::{self, APPROVAL, PLAYBOOK, Signature, WAIT};
 use crate::document::{Key, Node};
 use crate::keys;
-use crate::model::{ForeachModel, StepModel};
+use crate::model::{CallModel, ForeachModel, StepModel};
 use crate::nearest::nearest;
 use crate::plan::{OnTimeout, OnUnknown};
 use crate::time::millis;
@@ -38,41 +39,51 @@ impl<'a> Checker<'a> {
         let signature = self.uses(node.get("uses"), &format!("step {name}"), place, true);
         let kept = signature.is_some_and(|signature| actions::is_kept_by_core(signature.name));
         let part = if kept { Part::Once } else { Part::Each };
-        let with = signature.map(|signature| self.with(signature, node.get("with"), at(part), secrets, place));
-        let (signature, mut with) = (signature?, with?);
+        let signature = signature?;
+        let mut call = self.call(node, signature, at(part), secrets, place);
         if kept {
-            self.only_what_means_something(signature, entries, &with);
+            self.only_what_means_something(signature, entries, &call.with);
         }
-        let env = match kept {
-            true => BTreeMap::new(),
-            false => self.env(node.get("env"), Some(signature), at(Part::Each), secrets),
-        };
         if let Some(artifacts) = node.get("artifacts").filter(|_| !kept) {
-            self.artifacts(artifacts, signature, &mut with);
+            self.artifacts(artifacts, signature, &mut call.with);
         }
-        let outputs = self.outputs(node.get("outputs"), index);
+        let named = catalogue::named_in(self.catalogue, node).map(|(_, action)| action);
+        let mut outputs = named.map(|action| action.outputs.clone()).unwrap_or_default();
+        outputs.extend(self.outputs(node.get("outputs"), at(Part::Outputs)));
         let own_retry = node.get("retry").map(|node| self.retry(node, at(Part::Retry))).unwrap_or_default();
         let own_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::STEP_ON_UNKNOWN));
         let own_idempotent = node.get("idempotent").and_then(|node| self.bool(node));
         let timeout = node.get("timeout").and_then(|node| self.duration(node));
+        let timeout = timeout.or(named.and_then(|action| action.timeout));
         let on_timeout = node.get("on_timeout").and_then(|node| self.on_timeout(node, signature));
         let until = self.until(node, at(Part::Until), &POLLING);
         let verify = node.get("verify").and_then(|node| self.verify(node, at, secrets, defaults));
         let undo = node.get("undo").and_then(|node| self.undo(node, at, secrets, defaults));
+        let of_action = |part: &mut CallModel| part.alias.clone_from(&call.alias);
+        let verify = verify.or_else(|| {
+            let mut verify = named.and_then(|action| action.verify.clone()).filter(|_| node.get("verify").is_none())?;
+            of_action(&mut verify.call);
+            Some(verify)
+        });
+        let undo = undo.or_else(|| {
+            let mut undo = named.and_then(|action| action.undo.clone()).filter(|_| node.get("undo").is_none())?;
+            of_action(&mut undo.call);
+            Some(undo)
+        });
         let runs_on = node.get("runs_on").and_then(|node| self.name(node, "pool"));
         let budget = node.get("budget").and_then(|node| self.name(node, "budget"));
         let continue_on_error = node.get("continue_on_error").and_then(|node| self.bool(node)).unwrap_or(false);
 
-        let idempotent = match own_idempotent.or(defaults.idempotent) {
-            Some(said) if !kept => said,
-            _ => signature.idempotent(&with),
-        };
-        let on_unknown = own_unknown.or(defaults.on_unknown.filter(|_| !kept)).unwrap_or(match idempotent {
+        let said = own_idempotent.or(named.and_then(|action| action.idempotent)).or(defaults.idempotent);
+        let idempotent = said.filter(|_| !kept).unwrap_or_else(|| signature.idempotent(&call.with));
+        let said = own_unknown.or(named.and_then(|action| action.on_unknown));
+        let on_unknown = said.or(defaults.on_unknown.filter(|_| !kept)).unwrap_or(match idempotent {
             true => OnUnknown::Retry,
             false => OnUnknown::Ask,
         });
-        self.consistent(node, signature, idempotent, own_unknown);
-        let retry = if kept { own_retry } else { own_retry.over(&defaults.retry) };
+        self.consistent(node, signature.name, idempotent, own_unknown, verify.is_some());
+        let retry = named.map_or_else(|| own_retry.clone(), |action| own_retry.over(&action.retry));
+        let retry = if kept { retry } else { retry.over(&defaults.retry) };
         let timeout = if kept { timeout } else { timeout.or(defaults.timeout).or(Some(TIMEOUT)) };
         if signature.name == APPROVAL && timeout.is_none() {
             self.report
@@ -84,9 +95,9 @@ impl<'a> Checker<'a> {
             name: name.to_owned(),
             needs,
             condition,
-            uses: signature.name.to_owned(),
-            with,
-            env,
+            uses: call.uses,
+            with: call.with,
+            env: call.env,
             secrets: secrets.map(<[String]>::to_vec),
             idempotent,
             retry: retry.resolve(if idempotent { ATTEMPTS } else { 1 }),
@@ -95,7 +106,7 @@ impl<'a> Checker<'a> {
             timeout_ms: timeout.map(millis),
             outputs,
             continue_on_error,
-            alias: None,
+            alias: call.alias,
             foreach,
             until,
             verify,
@@ -107,11 +118,19 @@ impl<'a> Checker<'a> {
     }
 
     /// What only the parts of a step together show.
-    fn consistent(&mut self, node: &Node, signature: &Signature, idempotent: bool, on_unknown: Option<OnUnknown>) {
+    pub(super) fn consistent(
+        &mut self,
+        node: &Node,
+        action: &str,
+        idempotent: bool,
+        on_unknown: Option<OnUnknown>,
+        verified: bool,
+    ) {
         if on_unknown == Some(OnUnknown::Retry) && !idempotent {
-            self.may_happen_twice(node, signature);
+            self.may_happen_twice(node, action);
         }
         if let Some(place) = node.get("on_unknown").filter(|_| on_unknown == Some(OnUnknown::Verify))
+            && !verified
             && node.get("verify").is_none()
         {
             self.report
@@ -120,11 +139,7 @@ impl<'a> Checker<'a> {
         }
         if let Some(until) = node.get("until").filter(|_| !idempotent) {
             self.report
-                .warning(
-                    "may-happen-twice",
-                    until.span,
-                    format!("{} is not idempotent, and until repeats it", signature.name),
-                )
+                .warning("may-happen-twice", until.span, format!("{action} is not idempotent, and until repeats it"))
                 .help("poll with verify, or say idempotent: true where repeating it is harmless");
         }
     }
@@ -225,8 +240,7 @@ impl<'a> Checker<'a> {
         names.into_iter().map(|(name, _)| name).collect()
     }
 
-    fn outputs(&mut self, node: Option<&'a Node>, index: usize) -> BTreeMap<String, String> {
-        let place = Place::Step { at: index, part: Part::Outputs };
+    pub(super) fn outputs(&mut self, node: Option<&'a Node>, place: Place) -> BTreeMap<String, String> {
         let entries = node.and_then(|node| self.entries(node, "outputs")).unwrap_or_default();
         let mut outputs = BTreeMap::new();
         for (key, node) in entries {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Checker;
 use super::names::Place;
 use crate::diagnostic::Span;
-use crate::document::{Kind, Node};
+use crate::document::{Key, Kind, Node};
 use crate::evaluate::Leaf;
 use crate::keys;
 use crate::matcher::Matcher;
@@ -16,30 +16,93 @@ use crate::schedule::{CatchUp, Schedule, ScheduleError};
 use crate::time::millis;
 
 impl<'a> Checker<'a> {
-    /// The triggers; `key` is of those that have none of their own.
-    pub(super) fn triggers(&mut self, node: Option<&'a Node>, key: Option<&'a Node>) -> Vec<TriggerModel> {
+    /// The triggers, and those that detectors bring; `key` is of those that have none of their own.
+    pub(super) fn triggers(
+        &mut self,
+        node: Option<&'a Node>,
+        key: Option<&'a Node>,
+        detectors: &[(String, Span)],
+    ) -> Vec<TriggerModel> {
         let items = node.and_then(|node| self.items(node, "triggers")).unwrap_or_default();
         if items.len() > keys::MOST_TRIGGERS {
             let message = format!("{} triggers; the limit is {}", items.len(), keys::MOST_TRIGGERS);
             self.report.error("too-many-triggers", items[keys::MOST_TRIGGERS].span, message);
         }
-        if let Some(key) = key.filter(|_| items.iter().all(|item| item.get("key").is_some())) {
+        let mut triggers: Vec<TriggerModel> =
+            items.iter().take(keys::MOST_TRIGGERS).filter_map(|item| self.trigger(item, key)).collect();
+        let mut taken = items.iter().any(|item| item.get("key").is_none());
+        for (name, span) in detectors {
+            let Some(detector) = self.catalogue.detectors.get(name) else { continue };
+            let kind = if detector.has_alert { "alertmanager" } else { "nats" };
+            let mut trigger = detector.trigger.clone();
+            if trigger.key.is_none() {
+                taken = true;
+                trigger.key = key.and_then(|node| self.template(node, Leaf::Text, Place::Trigger(kind), None));
+            }
+            self.missing_inputs(&[], *span, &format!("the detector {name}"), |_| "give it a default".to_owned());
+            triggers.push(trigger);
+        }
+        if let Some(key) = key.filter(|_| !taken) {
             self.report
                 .warning("not-applicable", key.span, "no trigger takes the incident's key")
                 .help("remove it, or the key of a trigger");
         }
-        items.iter().take(keys::MOST_TRIGGERS).filter_map(|item| self.trigger(item, key)).collect()
+        triggers
+    }
+
+    /// The watchdogs of a schedule, in milliseconds.
+    pub(super) fn monitoring(&mut self, node: &'a Node, triggers: &[TriggerModel]) -> BTreeMap<String, u64> {
+        let scheduled = triggers.iter().any(|trigger| matches!(trigger.on, OnModel::Schedule { .. }));
+        if !scheduled && !self.report.has_errors() {
+            self.report
+                .error("not-applicable", node.span, "monitoring watches a schedule, and the playbook has none")
+                .help("add a schedule trigger, or remove monitoring");
+        }
+        let maps = match &node.kind {
+            Kind::List(items) => items.iter().collect(),
+            _ => vec![node],
+        };
+        let mut watchdogs = BTreeMap::new();
+        for map in maps {
+            for (key, node) in self.entries(map, "a watchdog").unwrap_or_default() {
+                let fits = (1..=63).contains(&key.text.len())
+                    && key.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+                if !fits {
+                    self.report
+                        .error("bad-name", key.span, format!("{:?} is no watchdog's name", key.text))
+                        .help("use letters, digits, - and _; at most 63 characters");
+                }
+                let Some(within) = self.duration(node) else { continue };
+                if watchdogs.insert(key.text.clone(), millis(within)).is_some() {
+                    self.report
+                        .error("duplicate-key", key.span, format!("a watchdog named {} is already there", key.text))
+                        .help("choose another name");
+                }
+            }
+        }
+        watchdogs
     }
 
     fn trigger(&mut self, node: &'a Node, incident_key: Option<&'a Node>) -> Option<TriggerModel> {
         let entries = self.entries(node, "a trigger")?;
         self.known_keys(entries, keys::TRIGGER, "a trigger");
+        self.trigger_body(node, entries, &keys::TRIGGER_KINDS, incident_key).map(|(model, _)| model)
+    }
+
+    /// A trigger of one of some kinds, and its kind.
+    pub(super) fn trigger_body(
+        &mut self,
+        node: &'a Node,
+        entries: &'a [(Key, Node)],
+        allowed: &[&'static str],
+        incident_key: Option<&'a Node>,
+    ) -> Option<(TriggerModel, &'static str)> {
         let mut kinds = entries.iter().filter_map(|(key, node)| {
-            let kind = keys::TRIGGER_KINDS.iter().find(|kind| **kind == key.text)?;
+            let kind = allowed.iter().find(|kind| **kind == key.text)?;
             Some((*kind, key, node))
         });
         let Some((kind, key, on)) = kinds.next() else {
-            let help = format!("give one of {}", keys::TRIGGER_KINDS.join(", "));
+            let help = format!("give one of {}", allowed.join(", "));
             self.report.error("trigger-kind", node.span, "this trigger does not say what it listens to").help(help);
             return None;
         };
@@ -69,13 +132,8 @@ impl<'a> Checker<'a> {
             node.get("key").or(incident_key).and_then(|node| self.template(node, Leaf::Text, place, None));
         let inputs = self.trigger_inputs(node.get("inputs"), kind, key.span);
         let group_wait = node.get("group_wait").and_then(|node| self.group_wait(node, kind));
-        Some(TriggerModel {
-            on: model?,
-            condition,
-            key: key_template,
-            inputs,
-            group_wait_ms: group_wait.map_or(0, millis),
-        })
+        let group_wait_ms = group_wait.map_or(0, millis);
+        Some((TriggerModel { on: model?, condition, key: key_template, inputs, group_wait_ms }, kind))
     }
 
     fn group_wait(&mut self, node: &'a Node, kind: &str) -> Option<Duration> {
@@ -194,19 +252,29 @@ impl<'a> Checker<'a> {
             }
         }
         // A person gives what is missing; no other trigger can.
-        let missing: Vec<&String> = self
-            .inputs
-            .iter()
-            .filter(|(name, input)| input.required && !entries.iter().any(|(key, _)| key.text == **name))
-            .map(|(name, _)| name)
-            .collect();
-        if kind != "manual" && !missing.is_empty() {
-            let names = missing.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            self.report
-                .error("missing-input", place, format!("this trigger does not give the required input {names}"))
-                .help(format!("add inputs: {{{}: \"...\"}} to the trigger", missing[0]));
+        if kind != "manual" {
+            let help = |name: &str| format!("add inputs: {{{name}: \"...\"}} to the trigger");
+            self.missing_inputs(entries, place, "this trigger", help);
         }
         inputs
+    }
+
+    fn missing_inputs(&mut self, given: &[(Key, Node)], place: Span, what: &str, help: impl Fn(&str) -> String) {
+        let missing: Vec<&str> = self
+            .inputs
+            .iter()
+            .filter(|(name, input)| input.required && !given.iter().any(|(key, _)| key.text == **name))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if let Some(first) = missing.first() {
+            self.report
+                .error(
+                    "missing-input",
+                    place,
+                    format!("{what} does not give the required input {}", missing.join(", ")),
+                )
+                .help(help(first));
+        }
     }
 }
 

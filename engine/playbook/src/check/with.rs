@@ -88,7 +88,7 @@ impl<'a> Checker<'a> {
     }
 
     fn field(&mut self, field: &'static Field, node: &'a Node, at: At<'_>) -> Option<Value> {
-        if field.literal && self.has_template(node) {
+        if field.literal && has_template(node) {
             self.report
                 .error("literal-only", node.span, format!("{} cannot hold a template", field.name))
                 .help("write the value out");
@@ -197,6 +197,11 @@ impl<'a> Checker<'a> {
         self.any(node, at)
     }
 
+    /// Any JSON whose texts are templates without secrets.
+    pub(super) fn any_template(&mut self, node: &'a Node, place: Place) -> Option<Value> {
+        self.any(node, At { place, secrets: None, leaf: Leaf::Typed })
+    }
+
     fn any(&mut self, node: &'a Node, at: At<'_>) -> Option<Value> {
         match &node.kind {
             Kind::Text(text) => {
@@ -278,20 +283,21 @@ impl<'a> Checker<'a> {
     }
 
     fn with_duration(&mut self, node: &'a Node, at: At<'_>) -> Option<Value> {
-        if self.has_template(node) {
+        if has_template(node) {
             return self.template(node, at.leaf, at.place, at.secrets).map(Value::String);
         }
         self.duration(node)?;
         let text = self.scalar(node, "a duration such as 30s")?;
         parse_duration(&text).ok().map(|_| Value::String(text))
     }
+}
 
-    fn has_template(&self, node: &Node) -> bool {
-        match &node.kind {
-            Kind::Text(text) => text.contains("{{"),
-            Kind::List(items) => items.iter().any(|item| self.has_template(item)),
-            Kind::Map(entries) => entries.iter().any(|(_, node)| self.has_template(node)),
-            Kind::Null | Kind::Bool(_) | Kind::Number(_) => false,
-        }
+/// Whether a template stands anywhere in a value.
+pub(super) fn has_template(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Text(text) => text.contains("{{"),
+        Kind::List(items) => items.iter().any(has_template),
+        Kind::Map(entries) => entries.iter().any(|(_, node)| has_template(node)),
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) => false,
     }
 }

@@ -1,0 +1,97 @@
+//! The catalogue: named actions and detectors, so that playbooks read like a runbook.
+//!
+//! Absent: what playbooks say. A named action is a built-in one with its parameters, of which the inputs are left open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::actions::Signature;
+use crate::check;
+use crate::check::PartialRetry;
+use crate::diagnostic::{Diagnostic, Diagnostics, Report};
+use crate::document;
+use crate::model::{InputModel, TriggerModel, UndoModel, VerifyModel};
+use crate::plan::OnUnknown;
+
+/// Actions and detectors by name. What one file names, another cannot name again.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    pub(crate) actions: BTreeMap<String, NamedAction>,
+    pub(crate) detectors: BTreeMap<String, Detector>,
+}
+
+/// A built-in action with its parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedAction {
+    /// Where it was named, for messages.
+    pub place: String,
+    pub description: String,
+    pub inputs: BTreeMap<String, InputModel>,
+    pub base: &'static Signature,
+    /// Templates in which `inputs` is what the step gives.
+    pub with: Map<String, Value>,
+    pub env: BTreeMap<String, String>,
+    /// The secrets that it uses, with those of its verification and its undo.
+    pub secrets: BTreeSet<String>,
+    pub retry: PartialRetry,
+    pub on_unknown: Option<OnUnknown>,
+    pub idempotent: Option<bool>,
+    pub timeout: Option<Duration>,
+    pub verify: Option<VerifyModel>,
+    pub undo: Option<UndoModel>,
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// A trigger with a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Detector {
+    pub place: String,
+    pub description: String,
+    pub trigger: TriggerModel,
+    pub has_alert: bool,
+}
+
+impl Catalogue {
+    /// A catalogue without names.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what a `*.catalogue.yaml` names; gives what someone should look at all the same.
+    ///
+    /// # Errors
+    /// All [`Diagnostics`] at once where there is an error among them; the catalogue is then as it was.
+    pub fn load(&mut self, file_name: &str, text: &str) -> Result<Vec<Diagnostic>, Diagnostics> {
+        let mut report = Report::new(file_name);
+        let read = document::parse(text, &mut report)
+            .and_then(|root| check::catalogue(file_name, text, &root, self, &mut report));
+        match read.filter(|_| !report.has_errors()) {
+            Some(read) => {
+                self.actions.extend(read.actions);
+                self.detectors.extend(read.detectors);
+                Ok(report.into_list())
+            }
+            None => Err(Diagnostics { list: report.into_list(), source: Arc::from(text) }),
+        }
+    }
+
+    /// The named actions with their descriptions, sorted.
+    pub fn actions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.actions.iter().map(|(name, action)| (name.as_str(), action.description.as_str()))
+    }
+
+    /// The detectors with their descriptions, sorted.
+    pub fn detectors(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.detectors.iter().map(|(name, detector)| (name.as_str(), detector.description.as_str()))
+    }
+
+    /// Where a name was given a meaning.
+    pub(crate) fn place(&self, name: &str) -> Option<&str> {
+        let action = self.actions.get(name).map(|action| action.place.as_str());
+        action.or_else(|| self.detectors.get(name).map(|detector| detector.place.as_str()))
+    }
+}
