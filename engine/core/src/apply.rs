@@ -133,10 +133,12 @@ impl State {
                     self.alerts.remove(key);
                 }
                 Expiry::Incident(id) => {
-                    if let Some(incident) = self.incidents.remove(id)
-                        && self.keys.get(&incident.key) == Some(id)
-                    {
-                        self.keys.remove(&incident.key);
+                    if let Some(incident) = self.incidents.remove(id) {
+                        for key in incident.keys() {
+                            if self.keys.get(key) == Some(id) {
+                                self.keys.remove(key);
+                            }
+                        }
                     }
                 }
             }
@@ -789,8 +791,14 @@ impl Fold<'_> {
         target.settles_at = if fires { None } else { target.settles_at };
         of.resolved_at = Some(self.record.time);
         of.settles_at = None;
-        // What comes with its key belongs to the other one from now on.
-        self.state.keys.insert(of.key.clone(), into);
+        // What comes with its keys belongs to the other one from now on.
+        let mut aliases = std::mem::take(&mut of.care_mut().aliases);
+        aliases.push(of.key.clone());
+        of.care_mut().merged_into = Some(into);
+        for key in &aliases {
+            self.state.keys.insert(key.clone(), into);
+        }
+        target.care_mut().aliases.extend(aliases);
         self.put_incident(from);
         self.put_incident(to);
         Ok(())

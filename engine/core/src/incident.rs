@@ -97,6 +97,12 @@ pub struct Care {
     /// Whether that was done.
     #[serde(default)]
     pub settled: bool,
+    /// The keys of the incidents that became part of it.
+    #[serde(default)]
+    pub aliases: Vec<Arc<str>>,
+    /// The incident that it became part of.
+    #[serde(default)]
+    pub merged_into: Option<IncidentId>,
 }
 
 impl Incident {
@@ -140,6 +146,13 @@ impl Incident {
             escalation.acknowledge_within.filter(|_| waits && !care.overdue).map(|within| self.opened_at.plus(within));
         let update = escalation.update_every.map(|every| care.updated_at.unwrap_or(self.opened_at).plus(every));
         next.into_iter().chain(overdue).chain(update).min()
+    }
+
+    /// The keys under which it is found: its own, unless it became part of another, and those of what became part of it.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Arc<str>> {
+        let care = self.care.as_deref();
+        let own = care.is_none_or(|care| care.merged_into.is_none()).then_some(&self.key);
+        own.into_iter().chain(care.map(|care| &care.aliases[..]).unwrap_or_default())
     }
 
     pub(crate) fn care_mut(&mut self) -> &mut Care {

@@ -273,9 +273,11 @@ fn index_key(
     incidents: &OrdMap<IncidentId, Arc<Incident>>,
     incident: &Incident,
 ) {
-    let holder = keys.get(&incident.key).and_then(|id| incidents.get(id));
-    if holder.is_none_or(|holder| incident.is_open() || (!holder.is_open() && holder.id < incident.id)) {
-        keys.insert(incident.key.clone(), incident.id);
+    for key in incident.keys() {
+        let holder = keys.get(key).and_then(|id| incidents.get(id));
+        if holder.is_none_or(|holder| incident.is_open() || (!holder.is_open() && holder.id < incident.id)) {
+            keys.insert(key.clone(), incident.id);
+        }
     }
 }
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use stanch_core::alert::AlertStatus;
 use stanch_core::command::Person;
-use stanch_core::record::{Actor, Answer, Verdict};
+use stanch_core::record::{Actor, Answer, Budget, Verdict, Waiting};
 use stanch_core::run::StepState;
 use stanch_core::{Command, Outcome, Settings, State};
 use stanch_playbook::{Plan, Timestamp};
 use stanch_simulator::{Simulation, check_history, fold};
 
-const PLAYBOOKS: [&str; 4] = [
+const PLAYBOOKS: [&str; 8] = [
     r#"
 playbook: host-down
 concurrency: 2
@@ -73,6 +73,55 @@ contain:
 eradicate:
   wipe: {uses: exec, with: {argv: [./wipe.sh]}, if: "steps.isolate.items.all(i, i.state == 'succeeded')"}
 "#,
+    r#"
+playbook: parent
+incident: {on_repeat: queue, on_resolved: recover, settle: 5s, escalation: {acknowledge_within: 1m, notify: [{after: 30s, people: [ann]}]}}
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"', 'cluster="b"']}
+    key: "parent/{{ alert.labels.cluster }}"
+    group_wait: 20s
+hold: 10s
+contain:
+  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1}, timeout: 5m, on_timeout: approve}
+  each:
+    needs: [ask]
+    uses: playbook
+    with: {playbook: child, inputs: {host: "{{ incident.key }}"}}
+    timeout: 10m
+recover:
+  quiet: {uses: wait, with: {for: resolved, settle: 10s}, timeout: 10m}
+"#,
+    r#"
+playbook: child
+concurrency: 2
+inputs: {host: {type: string, required: true}}
+contain:
+  act:
+    uses: http
+    with: {method: PUT, url: "https://edr.corp/{{ inputs.host }}"}
+    budget: acts
+    undo: {uses: http, with: {method: DELETE, url: "https://edr.corp/{{ inputs.host }}"}, after: 1m}
+recover:
+  back: {uses: undo, with: {step: act}}
+"#,
+    r#"
+playbook: restarting
+incident: {on_repeat: restart, on_resolved: cancel}
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"']}
+    key: all
+detect:
+  scan: {uses: wait, with: {for: {alertmanager: {matchers: ['host="h3"']}}}, timeout: 2m, continue_on_error: true}
+  act: {needs: [scan], uses: exec, with: {argv: [./act.sh]}}
+"#,
+    r#"
+playbook: watching
+mode: observe
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"']}
+detect:
+  act: {uses: exec, with: {argv: [./act.sh]}}
+"#,
 ];
 
 fn plans() -> Vec<Arc<Plan>> {
@@ -94,6 +143,7 @@ enum Act {
     Answer { which: u8, how: u8 },
     Crash,
     CloseIncident { which: u8 },
+    Manage { which: u8, how: u8 },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -109,6 +159,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (any::<u8>(), 0..3u8).prop_map(|(which, how)| Act::Answer { which, how }),
         1 => Just(Act::Crash),
         1 => any::<u8>().prop_map(|which| Act::CloseIncident { which }),
+        2 => (any::<u8>(), 0..7u8).prop_map(|(which, how)| Act::Manage { which, how }),
     ]
 }
 
@@ -205,6 +256,7 @@ fn perform(simulation: &mut Simulation, act: &Act) {
                 simulation.command(command).ok();
             }
         }
+        Act::Manage { which, how } => manage(simulation, *which, *how),
         Act::Crash => simulation.crash(),
         Act::CloseIncident { which } => {
             let open: Vec<_> = simulation.state.incidents.keys().copied().collect();
@@ -217,12 +269,44 @@ fn perform(simulation: &mut Simulation, act: &Act) {
     }
 }
 
+fn manage(simulation: &mut Simulation, which: u8, how: u8) {
+    let ann = Actor::person("ann");
+    let incidents: Vec<_> = simulation.state.incidents.keys().copied().collect();
+    let Some(at) = usize::from(which).checked_rem(incidents.len()) else { return };
+    let windows: Vec<_> = simulation.state.maintenance.keys().copied().collect();
+    let command = match how {
+        0 => Command::Freeze { actor: ann, reason: "stop".to_owned() },
+        1 => Command::Unfreeze { actor: ann, reason: String::new() },
+        2 => Command::PlanMaintenance {
+            actor: ann,
+            declared: None,
+            matchers: vec!["cluster=\"b\"".to_owned()],
+            from: None,
+            to: simulation.now.plus(Duration::from_secs(60)),
+            reason: "switches".to_owned(),
+        },
+        3 => match windows.first() {
+            Some(maintenance) => Command::EndMaintenance { actor: ann, maintenance: *maintenance },
+            None => return,
+        },
+        4 => Command::MergeIncident { actor: ann, incident: incidents[at], into: incidents[0] },
+        5 => Command::TakeIncident { actor: ann.clone(), incident: incidents[at], owner: ann },
+        _ => Command::AcknowledgeIncident { actor: ann, incident: incidents[at] },
+    };
+    simulation.command(command).ok();
+}
+
+fn settings() -> Settings {
+    let budget = Budget { most: 2, per: Duration::from_secs(120), from: Vec::new() };
+    Settings { budgets: [("acts".to_owned(), budget)].into(), ..Settings::default() }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_folds_to_the_live_state_wherever_it_is_cut(acts in prop::collection::vec(act(), 1..60)) {
-        let mut simulation = Simulation::new(plans(), Settings::default()).checking();
+        let mut simulation = Simulation::new(plans(), settings()).checking();
         let mut marks: Vec<(usize, State)> = Vec::new();
         for act in &acts {
             perform(&mut simulation, act);
@@ -241,16 +325,26 @@ proptest! {
 
     #[test]
     fn every_run_of_retried_steps_ends_whatever_happens(acts in prop::collection::vec(act(), 1..40)) {
-        let mut simulation = Simulation::new(plans(), Settings::default());
+        let mut simulation = Simulation::new(plans(), settings());
         for act in &acts {
             perform(&mut simulation, act);
         }
         for host in 0..4 {
             perform(&mut simulation, &Act::Resolve { host, episode: 9 });
         }
+        let unfreeze = Command::Unfreeze { actor: Actor::person("ann"), reason: String::new() };
+        simulation.command(unfreeze).ok();
         simulation.settle(&mut |_| outcome(0)).unwrap();
+        // What is left waits for a person, or for a run that does.
         for run in simulation.state.runs.values() {
-            let asks = run.started().any(|(_, step)| matches!(step.state, StepState::Unknown { .. }));
+            let asks = run.started().any(|(_, step)| {
+                let waits = |wait: &Waiting| matches!(wait, Waiting::Approval { .. } | Waiting::Run { .. });
+                match &step.state {
+                    StepState::Unknown { .. } => true,
+                    StepState::Waiting { wait } => waits(wait),
+                    _ => false,
+                }
+            });
             prop_assert!(asks || run.queued, "{run:?} does not end");
         }
     }

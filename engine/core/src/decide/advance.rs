@@ -126,10 +126,11 @@ impl Draft {
                 StepState::Backoff { .. } | StepState::Waiting { .. } | StepState::Unknown { .. }
                     if run.cancel.is_some() =>
                 {
+                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
+                    // Only now: a step that still waits would take the end of the other run for its own.
                     if let StepState::Waiting { wait: Waiting::Run { child, .. } } = of.state {
                         self.cancel_child(child, run);
                     }
-                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
                     ended = true;
                 }
                 StepState::Verifying { attempt: None, .. } if run.cancel.is_some() => {
@@ -137,10 +138,10 @@ impl Draft {
                     ended = true;
                 }
                 StepState::Waiting { wait } if skipped && run.cancel.is_none() => {
+                    self.end(run.id, plan, place, Ending::Skipped, "its alerts are resolved".into());
                     if let Waiting::Run { child, .. } = wait {
                         self.cancel_child(*child, run);
                     }
-                    self.end(run.id, plan, place, Ending::Skipped, "its alerts are resolved".into());
                     ended = true;
                 }
                 StepState::Unknown { reason } if taken_back => {
