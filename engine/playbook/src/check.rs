@@ -100,6 +100,7 @@ impl<'a> Checker<'a> {
             }
         }
         model.incident = root.get("incident").map(|node| self.incident(node)).unwrap_or_default();
+        self.recovers(root, &model.incident);
         model.mode = root.get("mode").and_then(|node| self.mode(node)).unwrap_or_default();
         model.hold_ms = root.get("hold").and_then(|node| self.duration(node)).map_or(0, millis);
         let key = root.get("incident").and_then(|node| node.get("key"));

@@ -11,6 +11,9 @@ use crate::document::{Key, Kind, Node};
 use crate::keys;
 use crate::name::Phase;
 
+/// One more than a playbook may have: the checker then says that there are too many.
+const MOST_ITEMS: usize = keys::MOST_STEPS + 1;
+
 /// One playbook in the ordinary form.
 pub(crate) struct Body {
     pub root: Node,
@@ -179,7 +182,7 @@ impl Writer<'_> {
             Kind::Text(text) => {
                 let mut items = Vec::new();
                 let mut offset = 0;
-                for part in text.split(',') {
+                for part in text.split(',').take(MOST_ITEMS) {
                     let name = part.trim();
                     let start = offset + (part.len() - part.trim_start().len());
                     let span = within(self.text, node.span, text, start, name.len());
@@ -188,13 +191,7 @@ impl Writer<'_> {
                 }
                 items
             }
-            Kind::List(list) => {
-                if list.len() > keys::MOST_STEPS {
-                    let message = format!("{} steps; the limit is {}", list.len(), keys::MOST_STEPS);
-                    self.report.error("too-many-steps", list[keys::MOST_STEPS].span, message);
-                }
-                list.iter().take(keys::MOST_STEPS).filter_map(|item| self.item(phase, item)).collect()
-            }
+            Kind::List(list) => list.iter().take(MOST_ITEMS).filter_map(|item| self.item(phase, item)).collect(),
             _ => {
                 self.report
                     .error(

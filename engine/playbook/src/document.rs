@@ -131,7 +131,7 @@ impl Builder<'_, '_> {
                     self.report.error(
                         "several-documents",
                         self.span(&span),
-                        "a file holds one playbook; this is a second document",
+                        "a file holds one YAML document; this is a second one",
                     );
                     return None;
                 }

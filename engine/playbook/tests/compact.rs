@@ -60,6 +60,8 @@ fn catalogue() -> Catalogue {
         .iter()
         .map(|name| format!("  {name}: {{uses: log, with: {{message: \"{name} of {{{{ incident.key }}}}\"}}}}\n"))
         .collect();
+    let actions = actions
+        + "  of_alert: {inputs: {a: {type: string, default: '{{ alert.labels.a }}'}}, uses: log, with: {message: '{{ inputs.a }}'}}\n";
     let detectors = "  dpop_jti_reuse_or_mtls_mismatch: {alertmanager: {matchers: ['alertname=\"DpopReuse\"']}, key: \"replay/{{ alert.labels.tenant }}\"}\n  \
                      spike_in_jws_verify_errors: {alertmanager: {matchers: ['alertname=\"JwsErrors\"']}}\n  egress_proxy_denied_events: {nats: {subject: egress.denied.>}, if: event.data.count > 10}\n";
     let mut catalogue = Catalogue::new();
@@ -194,6 +196,10 @@ fn what_cannot_be_written_out_is_told() {
         (
             "alerts of a detector without",
             "playbook: p\ndetect: egress_proxy_denied_events\ncontain: {s: {uses: log, with: {message: '{{ alert.labels.a }}'}}}\n",
+        ),
+        (
+            "alerts that an action names",
+            "playbook: p\ndetect: egress_proxy_denied_events\ncontain: [of_alert]\nrecover: {s: {uses: of_alert, with: {a: x}}}\n",
         ),
         (
             "several, wrongly",

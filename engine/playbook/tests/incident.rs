@@ -21,9 +21,10 @@ fn the_incidents_rules_are_checked() {
         (
             "in place",
             incident(
-                "{key: 'x/{{ alert.labels.a }}', on_repeat: queue, on_resolved: recover, settle: 1m, slack: {channel: '#sec'}, escalation: {acknowledge_within: 5m, update_every: 15m, notify: [{after: 5m, people: [group:leads]}]}}"
+                "{key: 'x/{{ alert.labels.a }}', on_repeat: queue, on_resolved: cancel, settle: 1m, slack: {channel: '#sec'}, escalation: {acknowledge_within: 5m, update_every: 15m, notify: [{after: 5m, people: [group:leads]}]}}"
             )
         ),
+        ("recover without the phase", incident("{on_resolved: recover}")),
         ("not a map", incident("attach")),
         (
             "unknown keys",

@@ -41,6 +41,18 @@ fn the_designs_example_becomes_a_plan() {
 }
 
 #[test]
+fn the_shipped_playbooks_are_plans_without_a_warning() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../playbooks");
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let yaml: Vec<_> = files.filter(|file| file.to_string_lossy().ends_with(".yaml")).collect();
+    assert!(!yaml.is_empty());
+    for file in yaml.iter().filter(|file| !file.to_string_lossy().ends_with(".catalogue.yaml")) {
+        let loaded = load("p.yaml", &std::fs::read_to_string(file).unwrap()).map_err(|error| error.to_string());
+        assert_eq!(loaded.map(|loaded| loaded.warnings), Ok(Vec::new()), "{}", file.display());
+    }
+}
+
+#[test]
 fn the_designs_whole_example_becomes_a_plan() {
     let loaded = load("p.yaml", WHOLE).map_err(|error| error.to_string()).unwrap();
     assert_eq!(loaded.warnings, []);

@@ -213,6 +213,8 @@ fn waits_for_events_are_checked() {
             )
         ),
         ("an alert", wait("{alertmanager: {matchers: ['a=\"b\"'], if: \"alert.labels.host in inputs.hosts\"}}")),
+        ("an alert, started by a message", "playbook: p\ntriggers: [{nats: {subject: a}}]\ndetect:\n  w: {uses: wait, with: {for: {alertmanager: {matchers: ['a=\"b\"'], if: \"alert.labels.host == 'x'\"}}}, timeout: 5m}\n".to_owned()),
+        ("alerts", wait("{alertmanager: {matchers: ['a=\"b\"'], if: \"size(alerts) > 1\"}}")),
         ("neither", wait("{schedule: {cron: '@daily'}}")),
         ("both", wait("{nats: {subject: a}, alertmanager: {matchers: ['a=\"b\"']}}")),
         ("an empty map", wait("{}")),

@@ -102,7 +102,7 @@ impl<'a> Checker<'a> {
         let calls = verify.iter().map(|verify| &verify.call).chain(undo.iter().map(|undo| &undo.call));
         let parts = calls.map(|call| (&call.with, &call.env)).chain([(&with, &env)]);
         for (with, env) in parts {
-            let texts = texts_of(with).chain(env.values().map(String::as_str));
+            let texts = texts_of(with.values()).into_iter().chain(env.values().map(String::as_str));
             for text in texts {
                 if let Ok(compiled) = Compiled::leaf(text, Leaf::Secret) {
                     secrets.extend(compiled.references().1.into_iter().map(|(name, _)| name.to_owned()));
@@ -195,6 +195,13 @@ impl<'a> Checker<'a> {
             }
             inputs.insert(input.clone(), model.default.clone().unwrap_or(Value::Null));
         }
+        let defaults = action.inputs.keys().filter(|name| !given(name)).filter_map(|name| inputs.get(name));
+        let texts = texts_of(action.with.values().chain(defaults));
+        if !self.has_alert && texts.into_iter().chain(action.env.values().map(String::as_str)).any(names_alert) {
+            self.report
+                .warning("no-alert", place, format!("no trigger of this playbook brings the alert that {name} names"))
+                .help("give the inputs whose defaults name it, or add an alertmanager trigger");
+        }
         AliasModel { name: name.to_owned(), inputs }
     }
 
@@ -232,10 +239,10 @@ impl<'a> Known<'a> {
     }
 }
 
-/// All texts of a tree.
-fn texts_of(map: &Map<String, Value>) -> impl Iterator<Item = &str> {
+/// All texts of trees.
+fn texts_of<'v>(values: impl Iterator<Item = &'v Value>) -> Vec<&'v str> {
     let mut texts = Vec::new();
-    let mut open: Vec<&Value> = map.values().collect();
+    let mut open: Vec<&Value> = values.collect();
     while let Some(value) = open.pop() {
         match value {
             Value::String(text) => texts.push(text.as_str()),
@@ -244,5 +251,11 @@ fn texts_of(map: &Map<String, Value>) -> impl Iterator<Item = &str> {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
-    texts.into_iter()
+    texts
+}
+
+/// Whether a template names the alert that started the run.
+fn names_alert(text: &str) -> bool {
+    let Ok(compiled) = Compiled::leaf(text, Leaf::Secret) else { return false };
+    compiled.references().0.iter().any(|reference| reference.root.starts_with("alert"))
 }

@@ -3,6 +3,7 @@
 use super::Checker;
 use crate::document::Node;
 use crate::keys;
+use crate::name::Phase;
 use crate::plan::{Escalation, IncidentRules, Mode, OnRepeat, OnResolved};
 
 impl<'a> Checker<'a> {
@@ -27,6 +28,18 @@ impl<'a> Checker<'a> {
             settle: node.get("settle").and_then(|node| self.duration(node)),
             slack_channel: node.get("slack").and_then(|node| self.slack(node)),
             escalation: node.get("escalation").and_then(|node| self.escalation(node)),
+        }
+    }
+
+    /// Warns of `on_resolved: recover` where there is nothing to go on with.
+    pub(super) fn recovers(&mut self, root: &Node, rules: &IncidentRules) {
+        let place = root.get("incident").and_then(|node| node.get("on_resolved"));
+        if let Some(place) = place.filter(|_| rules.on_resolved == OnResolved::Recover)
+            && !self.steps.iter().any(|step| step.phase == Phase::Recover)
+        {
+            self.report
+                .warning("no-recover", place.span, "the playbook has no step in recover: its runs would only end")
+                .help("add steps to recover, or use on_resolved: cancel");
         }
     }
 

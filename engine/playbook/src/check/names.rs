@@ -26,6 +26,13 @@ pub(super) enum Place {
     CatalogueDefault,
 }
 
+impl Place {
+    /// Whether `alert` there is not the one that started the run.
+    fn brings_alert(self) -> bool {
+        matches!(self, Self::Trigger(_) | Self::Step { part: Part::Awaited(_), .. })
+    }
+}
+
 /// A part of a step, by what can be named in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
@@ -176,7 +183,7 @@ impl<'a> Checker<'a> {
                 let shown = std::iter::once(&reference.root).chain(&reference.rest).map(String::len).sum::<usize>();
                 let span = self.within(node, text, reference.offset, shown + reference.rest.len());
                 self.report.error(code, span, message).maybe_help(help);
-            } else if reference.root.starts_with("alert") && !self.has_alert && !matches!(place, Place::Trigger(_)) {
+            } else if reference.root.starts_with("alert") && !self.has_alert && !place.brings_alert() {
                 let span = self.within(node, text, reference.offset, reference.root.len());
                 self.report
                     .warning("no-alert", span, format!("no trigger of this playbook brings {}", reference.root))
@@ -217,7 +224,8 @@ impl<'a> Checker<'a> {
         match place {
             Place::Trigger("alertmanager") => return usable,
             Place::Trigger(_) => return vec!["event"],
-            Place::Step { part: Part::Awaited("nats"), .. } => usable.truncate(1),
+            Place::Step { part: Part::Awaited("alertmanager"), .. } => usable.truncate(2),
+            Place::Step { part: Part::Awaited(_), .. } => usable.truncate(1),
             Place::Step { .. } | Place::Defaults | Place::Catalogue(_) | Place::CatalogueDefault => {}
         }
         usable.extend(["incident", "run"]);
@@ -249,6 +257,9 @@ impl<'a> Checker<'a> {
             ("alert" | "alerts", Place::Trigger(kind)) => {
                 let message = format!("a {kind} trigger has no {root}");
                 ("no-alert", message, Some("use event, such as event.data or event.time".to_owned()))
+            }
+            ("alerts", Place::Step { part: Part::Awaited("alertmanager"), .. }) => {
+                ("no-alert", "the wait is for one alert at a time".to_owned(), Some("use alert".to_owned()))
             }
             ("alert" | "alerts", Place::Step { part: Part::Awaited(kind), .. }) => {
                 ("no-alert", format!("{kind} brings no {root}"), Some("use event, such as event.data".to_owned()))
