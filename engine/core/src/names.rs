@@ -65,13 +65,17 @@ pub(crate) struct StepNames<'a> {
     /// The step whose keys they are, and the item.
     pub place: Place,
     pub result: Option<&'a Value>,
+    /// Why an attempt failed, for `retry.if`.
+    pub error: Option<&'a str>,
+    /// The step's own `outputs`, for its undo, which is rendered before they are recorded.
+    pub own: Option<&'a Value>,
     /// The event that a wait looks at, in place of the run's own.
     pub cause: Option<&'a Cause>,
 }
 
 impl<'a> StepNames<'a> {
     pub fn new(state: &'a State, run: &'a Run, plan: &'a Plan, place: Place) -> Self {
-        Self { state, run, plan, place, result: None, cause: None }
+        Self { state, run, plan, place, result: None, error: None, own: None, cause: None }
     }
 
     pub fn with_result(self, result: &'a Value) -> Self {
@@ -82,6 +86,12 @@ impl<'a> StepNames<'a> {
     fn steps(&self) -> Value {
         let mut steps = Map::new();
         for index in &self.plan.steps[self.place.step].names {
+            if *index == self.place.step {
+                let own = self.own.cloned().unwrap_or_else(|| json!({}));
+                let of = json!({"state": "succeeded", "outputs": own, "error": null});
+                steps.insert(self.plan.steps[*index].name.clone(), of);
+                continue;
+            }
             let run = &self.run.steps[*index];
             let mut of = json!({"state": run.state.as_str(), "outputs": &*run.outputs, "error": run.state.error()});
             if self.plan.steps[*index].foreach.is_some() {
@@ -133,6 +143,7 @@ impl Names for StepNames<'_> {
         match root {
             "inputs" => Some(Cow::Borrowed(&self.run.inputs)),
             "result" => self.result.map(Cow::Borrowed),
+            "error" => self.error.map(|error| Cow::Owned(error.into())),
             "steps" => Some(Cow::Owned(self.steps())),
             "incident" => Some(Cow::Owned(self.incident())),
             "run" => Some(Cow::Owned(json!({

@@ -164,8 +164,6 @@ pub(crate) struct VerifyModel {
 pub(crate) struct UndoModel {
     pub call: CallModel,
     pub policy: Policy,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_if: Option<String>,
     pub timeout_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_ms: Option<u64>,
@@ -430,7 +428,6 @@ fn undo(model: &UndoModel) -> Result<Undo, PlanError> {
     Ok(Undo {
         call: call(&model.call)?,
         policy: model.policy,
-        retry_if: optional(model.retry_if.as_deref())?,
         timeout: Duration::from_millis(model.timeout_ms),
         after: model.after_ms.map(Duration::from_millis),
     })
@@ -448,7 +445,6 @@ fn named_steps(step: &Step, steps: &[Step]) -> Vec<usize> {
     let mut templates: Vec<&ValueTemplate> = Vec::new();
     let mut expressions: Vec<&Expression> =
         step.outputs.values().chain(&step.condition).chain(&step.retry_if).collect();
-    expressions.extend(step.undo.iter().filter_map(|undo| undo.retry_if.as_ref()));
     let mut texts: Vec<&Template> = Vec::new();
     let mut calls: Vec<&Call> = Vec::new();
     expressions.extend(step.foreach.iter().map(|foreach| &foreach.items));

@@ -347,8 +347,6 @@ pub struct Undo {
     pub call: Call,
     /// How its attempts are repeated.
     pub policy: Policy,
-    /// As [`Step::retry_if`].
-    pub retry_if: Option<Expression>,
     /// The limit for each attempt.
     pub timeout: Duration,
     /// After what time it is taken back by itself.

@@ -280,7 +280,7 @@ fn everything(text: &str) {
     if let Err(diagnostics) = CATALOGUE.clone().load("d.yaml", text) {
         shown(&diagnostics, text);
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}: {text:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(30), "took {:?}: {text:?}", start.elapsed());
     if let Ok(template) = Template::compile(text) {
         let _ = template.render(&scope);
     }

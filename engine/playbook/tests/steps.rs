@@ -33,7 +33,7 @@ fn items_are_told_apart() {
             step(
                 "foreach: steps.first.items.map(i, i.outputs.a)\nmax_parallel: 4\nuses: http\nwith: {url: 'x/{{ item }}', headers: {A: '{{ item }}'}}\nif: size(steps.first.items) > 0\n\
              until: result.body == item\nretry: {if: item != 'a'}\noutputs: {a: item}\nverify: {uses: http, with: {url: '{{ item }}'}, until: result.status == 200 && item != ''}\n\
-             undo: {uses: http, with: {url: '{{ item }}/{{ steps.s.outputs.a }}'}, retry: {if: item != '' && error != ''}}"
+             undo: {uses: http, with: {url: '{{ item }}/{{ steps.s.outputs.a }}'}, retry: {max_attempts: 2}}"
             )
         ),
         ("a list", step(&format!("{LOG}foreach: [a, b]"))),
@@ -259,16 +259,12 @@ fn a_step_becomes_what_it_says() {
             undo.policy.on_unknown,
             undo.timeout.as_secs(),
             undo.after,
-            undo.retry_if.is_some(),
         )
     };
-    assert_eq!(
-        facts(step.undo.as_ref().unwrap()),
-        (true, 5, OnUnknown::Retry, 7, Some(Duration::from_secs(8 * 3600)), false)
-    );
+    assert_eq!(facts(step.undo.as_ref().unwrap()), (true, 5, OnUnknown::Retry, 7, Some(Duration::from_secs(8 * 3600))));
 
     let step = &plan.steps[2];
-    assert_eq!(facts(step.undo.as_ref().unwrap()), (false, 1, OnUnknown::Ask, 7, None, false));
+    assert_eq!(facts(step.undo.as_ref().unwrap()), (false, 1, OnUnknown::Ask, 7, None));
     assert_eq!((step.runs_on.as_deref(), step.budget.as_deref()), (Some("near"), Some("b")));
     let Uses::Action(call) = &step.uses else { panic!("an action") };
     assert_eq!(call.with.render(&Scope::default()).unwrap(), json!({"argv": ["a"], "artifacts": ["a"]}));

@@ -383,3 +383,23 @@ fn what_did_not_happen_is_not_in_force() {
     simulation.command(answer).unwrap();
     assert!(inforce(&simulation).is_empty());
 }
+
+#[test]
+fn an_undo_is_given_what_the_step_itself_found_out() {
+    let text = "contain:\n  a:\n    uses: http\n    with: {method: POST, url: rules}\n    outputs: {id: result.status}\n    undo: {uses: http, with: {method: DELETE, url: 'rules/{{ steps.a.outputs.id }}'}, after: 1m}\n";
+    let (mut simulation, _) = on_down(text);
+    end(&mut simulation, "POST rules", ok());
+    pass(&mut simulation, 60);
+    end(&mut simulation, "DELETE rules/200", ok());
+}
+
+#[test]
+fn a_failure_is_retried_only_where_the_playbook_says_so() {
+    for (error, state) in [("refused", "failed"), ("busy", "running")] {
+        let text = "contain:\n  a: {uses: http, with: {method: PUT, url: x}, retry: {max_attempts: 3, if: \"error == 'busy'\"}}\n";
+        let (mut simulation, id) = on_down(text);
+        let outcome = Outcome::Failed { error: error.into(), output: None, retry_after: None, retryable: true };
+        end(&mut simulation, "PUT x", outcome);
+        assert_eq!(run(&simulation, id).state(), state);
+    }
+}

@@ -102,6 +102,7 @@ impl Draft {
                 let then = if attempt.purpose == Purpose::Verify {
                     self.after_verification(attempt, step, place)
                 } else {
+                    let retryable = retryable && self.may_retry(&plan, place, attempt, &error, output.as_ref());
                     self.after_failure(attempt, step, place, retryable, retry_after)
                 };
                 self.emit(AttemptFailed {
@@ -134,7 +135,9 @@ impl Draft {
             Ok(outputs) => (outputs, self.settle_attempt(attempt, run, step, &names)),
             Err(error) => (Map::new(), Err(Unsettled { reason: error.into(), then: end(step) })),
         };
-        let contained = step.undo.as_ref().map(|undo| self.contain(run, plan, place, undo, Some(&output)));
+        let outputs = Value::Object(outputs);
+        let contained =
+            step.undo.as_ref().map(|undo| self.contain(run, plan, place, undo, Some(&output), Some(&outputs)));
         let (mut unsettled, verification) = match settled {
             Ok(None) => (None, None),
             Ok(Some(verification)) => {
@@ -150,7 +153,7 @@ impl Draft {
         self.emit(AttemptSucceeded {
             attempt: attempt.clone(),
             output: Arc::new(output),
-            outputs: Arc::new(Value::Object(outputs)),
+            outputs: Arc::new(outputs),
             unsettled,
             verification,
         });
@@ -285,11 +288,20 @@ impl Draft {
             OnUnknown::Ask => Then::Ask,
             OnUnknown::Retry | OnUnknown::Fail => end(step),
         };
-        let contained = step.undo.as_ref().map(|undo| self.contain(run, plan, place, undo, None));
+        let contained = step.undo.as_ref().map(|undo| self.contain(run, plan, place, undo, None, None));
         self.emit(AttemptUnknown { attempt: attempt.clone(), reason: reason.into(), then, verification });
         if let Some(Ok(started)) = contained {
             self.emit(started);
         }
+    }
+
+    /// Whether the playbook's `retry.if` is for a further attempt; an error in it is not.
+    fn may_retry(&self, plan: &Plan, place: Place, attempt: &AttemptId, error: &str, output: Option<&Value>) -> bool {
+        let Some(condition) = &plan.steps[place.step].retry_if else { return true };
+        let Some(run) = self.state.runs.get(&attempt.run) else { return false };
+        let none = Value::Null;
+        let names = StepNames::new(&self.state, run, plan, place).with_result(output.unwrap_or(&none));
+        condition.evaluate_bool(&StepNames { error: Some(error), ..names }).unwrap_or(false)
     }
 
     fn after_failure(

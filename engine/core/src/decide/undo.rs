@@ -30,10 +30,12 @@ impl Draft {
         place: Place,
         undo: &Undo,
         result: Option<&Value>,
+        outputs: Option<&Value>,
     ) -> Result<ContainmentStarted, String> {
         let step = &plan.steps[place.step];
         let none = Value::Null;
         let names = StepNames::new(&self.state, run, plan, place).with_result(result.unwrap_or(&none));
+        let names = StepNames { own: outputs, ..names };
         let (with, env) = render(&undo.call, names).map_err(|error| format!("undo: {error}"))?;
         let at = (run.id, step.key.clone(), place.item);
         let known = self.state.contained.get(&at).copied();

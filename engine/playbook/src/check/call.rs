@@ -225,6 +225,11 @@ impl<'a> Checker<'a> {
         let own_idempotent = node.get("idempotent").and_then(|node| self.bool(node));
         let retry: PartialRetry =
             node.get("retry").map(|node| self.retry(node, at(Part::UndoRetry))).unwrap_or_default();
+        if let Some(place) = retry.condition.as_ref().and(node.get("retry").and_then(|retry| retry.get("if"))) {
+            let message =
+                "retry.if means nothing for an undo, which outlives its run and all that a condition could look at";
+            self.report.error("not-applicable", place.span, message).help("remove it");
+        }
         let own_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::ON_UNKNOWN));
         let (signature, call) = called?;
         let named = named_in(self.catalogue, node).map(|(_, action)| action);
@@ -239,13 +244,7 @@ impl<'a> Checker<'a> {
         let policy =
             Policy { idempotent, retry: retry.resolve(if idempotent { UNDO_ATTEMPTS } else { 1 }), on_unknown };
         let timeout = timeout.or(defaults.timeout).unwrap_or(TIMEOUT);
-        Some(UndoModel {
-            call,
-            policy,
-            retry_if: retry.condition,
-            timeout_ms: millis(timeout),
-            after_ms: after.map(millis),
-        })
+        Some(UndoModel { call, policy, timeout_ms: millis(timeout), after_ms: after.map(millis) })
     }
 
     /// Warns of `on_unknown: retry` in a map whose action is not idempotent.
