@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request, Response};
 use serde_json::{Value, json};
-use stanch_core::run::{Run, StepState};
+use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Outcome, RunId, State};
 use stanch_playbook::Plan;
 use tempfile::TempDir;
@@ -143,9 +143,26 @@ impl Engine {
     /// Waits until no attempt of a run is under way.
     pub(super) async fn idle(&self, id: &str) {
         let id: RunId = id.parse().unwrap();
-        let is_idle = |run: &Arc<Run>| run.steps.iter().all(|step| !matches!(step.state, StepState::Running { .. }));
+        let is_idle = |run: &Arc<Run>| run.started().all(|(_, step)| step.state.attempt().is_none());
         let idle = |state: &Arc<State>| state.runs.get(&id).is_none_or(is_idle);
         self.handle.watch().wait_for(idle).await.unwrap();
+    }
+
+    /// Waits until a run is over.
+    pub(super) async fn finished(&self, id: &str) {
+        self.handle.finished(vec![id.parse().unwrap()]).await;
+    }
+
+    /// Asks again with each new durable state until there is an answer.
+    pub(super) async fn until<T>(&self, ask: impl AsyncFn() -> Option<T>) -> T {
+        let mut durable = self.handle.watch();
+        loop {
+            durable.borrow_and_update();
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            durable.changed().await.unwrap();
+        }
     }
 
     /// The metrics.
