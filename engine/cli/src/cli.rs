@@ -20,6 +20,9 @@ pub struct Cli {
     /// The engine to talk to
     #[arg(long, global = true, env = "STANCH_SERVER", default_value = "http://127.0.0.1:9190", value_name = "URL")]
     pub server: String,
+    /// Who you are: your token of the engine's stanch.yaml; better in STANCH_TOKEN, since others see arguments
+    #[arg(long, global = true, env = "STANCH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: Option<String>,
     /// How results are written: table, json or yaml
     #[arg(
         short = 'o',

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,8 +36,8 @@ struct Page {
 }
 
 impl Client {
-    /// The way to the engine at this address.
-    pub fn new(server: &str) -> Result<Self, Failure> {
+    /// The way to the engine at this address, for whoever has this token.
+    pub fn new(server: &str, token: Option<&str>) -> Result<Self, Failure> {
         let with_scheme = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
         let wrong = || {
             Failure::usage(format!("{} is no address of an engine", inert(server)))
@@ -47,7 +47,16 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
             return Err(wrong());
         }
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token.map(str::trim).filter(|token| !token.is_empty()) {
+            let mut shown = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+                Failure::usage("the token holds a character that no token has").help("check --token, or STANCH_TOKEN")
+            })?;
+            shown.set_sensitive(true);
+            headers.insert(AUTHORIZATION, shown);
+        }
         let mut builder = reqwest::Client::builder()
+            .default_headers(headers)
             .connect_timeout(Duration::from_secs(5))
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("stanch/", env!("CARGO_PKG_VERSION")));
@@ -183,10 +192,11 @@ mod tests {
     #[test]
     fn an_address_may_leave_out_its_scheme() {
         crate::install_crypto();
-        assert_eq!(Client::new("127.0.0.1:9190").unwrap().address(), "http://127.0.0.1:9190");
-        assert_eq!(Client::new("https://stanch.corp/").unwrap().address(), "https://stanch.corp");
+        let new = |server: &str| Client::new(server, None);
+        assert_eq!(new("127.0.0.1:9190").unwrap().address(), "http://127.0.0.1:9190");
+        assert_eq!(new("https://stanch.corp/").unwrap().address(), "https://stanch.corp");
         for wrong in ["", "ftp://x", "http://", "::"] {
-            assert_eq!(Client::new(wrong).unwrap_err().exit, Exit::Usage, "{wrong}");
+            assert_eq!(new(wrong).unwrap_err().exit, Exit::Usage, "{wrong}");
         }
     }
 }

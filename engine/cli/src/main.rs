@@ -56,7 +56,7 @@ fn install_crypto() {
 }
 
 fn run(cli: Cli) -> Outcome {
-    let Cli { server, format, command } = cli;
+    let Cli { server, token, format, command } = cli;
     // What needs no runtime first; an engine takes every core, a client needs one.
     let runtime = match &command {
         Command::Validate(arguments) => return verbs::validate::run(arguments, format),
@@ -71,16 +71,16 @@ fn run(cli: Cli) -> Outcome {
     };
     let runtime = runtime.map_err(|error| Failure::because("no runtime can be started", &error))?;
     let outcome = runtime.block_on(Box::pin(async move {
-        let client = || client::Client::new(&server);
+        let client = || client::Client::new(&server, token.as_deref());
         match command {
             Command::Serve(arguments) => verbs::serve::run(arguments).await,
             Command::Demo(arguments) => verbs::demo::run(arguments).await,
             Command::Run(arguments) => verbs::run::run(&client()?, arguments, format).await,
-            Command::Emit(arguments) => verbs::emit::run(&server, arguments, format).await,
+            Command::Emit(arguments) => verbs::emit::run(client, arguments, format).await,
             Command::Runs(command) => verbs::runs::run(&client()?, command, format).await,
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
-            Command::Audit(command) => verbs::audit::run(&server, command, format).await,
+            Command::Audit(command) => verbs::audit::run(client, command, format).await,
             Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } | Command::Warden => {
                 Ok(failure::Exit::Done)
             }

@@ -83,6 +83,9 @@ pub enum UndoState {
 }
 
 impl UndoState {
+    /// Every word of [`Self::as_str`].
+    pub const WORDS: [&'static str; 6] = ["inforce", "requested", "undoing", "backoff", "unknown", "failed"];
+
     /// The word of the interfaces.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::executor::Handle;
+use crate::people::People;
 use crate::senders::Senders;
 
 /// What every way in shares. Cheap to clone.
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub problems: watch::Receiver<Arc<Vec<PlaybookProblem>>>,
     /// Who may send webhooks.
     pub senders: Arc<Senders>,
+    /// Who acts.
+    pub people: Arc<People>,
 }
 
 /// How the connection to NATS stands.

@@ -1,5 +1,6 @@
 //! `stanch.yaml`. Flags stand over the environment (`STANCH_*`), which stands over the file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,30 @@ pub struct Config {
     pub intake: IntakeConfig,
     /// What goes out.
     pub attempts: AttemptsConfig,
+    /// People by name: the name stands in records, and an approval's `from` names it.
+    pub people: BTreeMap<String, PersonConfig>,
+    /// What people show to be known: each token names its person.
+    pub tokens: Vec<TokenConfig>,
+}
+
+/// One person.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PersonConfig {
+    /// Their member id in Slack, such as `U012AB3CD`.
+    pub slack: Option<String>,
+    /// The groups that they belong to; an approval's `from` names one as `group:NAME`.
+    pub groups: Vec<String>,
+}
+
+/// A token that a person shows.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfig {
+    /// Whose it is; `people` must name them.
+    pub person: String,
+    /// The token, by reference (`env:NAME` or `file:PATH`).
+    pub from: String,
 }
 
 /// The NATS server.
@@ -135,7 +160,7 @@ pub enum ConfigError {
     #[error("{key}: {reason}")]
     Value {
         /// Which key.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// Why, and what would do.
         reason: String,
     },
@@ -176,6 +201,7 @@ impl Config {
                 .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?
         };
         config.settings()?;
+        crate::people::check(&config)?;
         Ok(config)
     }
 
@@ -188,7 +214,7 @@ impl Config {
         let duration = |key, text: &Option<String>, into: &mut Duration| match text {
             Some(text) => {
                 *into = stanch_playbook::parse_duration(text)
-                    .map_err(|error| ConfigError::Value { key, reason: error.to_string() })?;
+                    .map_err(|error| ConfigError::Value { key: Cow::Borrowed(key), reason: error.to_string() })?;
                 Ok(())
             }
             None => Ok(()),

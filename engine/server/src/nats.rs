@@ -99,7 +99,9 @@ pub(crate) async fn connect(
     });
     match options.connect(servers).await {
         Ok(client) => Ok(Some(client)),
-        Err(error) => Err(ConfigError::Value { key: "nats.url", reason: format!("{error}; give nats://HOST:PORT") }),
+        Err(error) => {
+            Err(ConfigError::Value { key: "nats.url".into(), reason: format!("{error}; give nats://HOST:PORT") })
+        }
     }
 }
 

@@ -24,7 +24,7 @@ impl Senders {
             // RFC 7617, 2: the first colon ends the name.
             if username.is_empty() || username.contains(':') {
                 let reason = "a name of at least one character and without a colon is expected".to_owned();
-                return Err(ConfigError::Value { key: "intake.basic.username", reason });
+                return Err(ConfigError::Value { key: "intake.basic.username".into(), reason });
             }
             Ok((username.clone(), secret("intake.basic.password", password)?))
         };

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{App, NatsStatus};
 use crate::config::{Config, ConfigError, Options};
 use crate::executor::{self, Handle, Refused};
+use crate::people::People;
 use crate::senders::Senders;
 use crate::store::{StartError, Store};
 use crate::{http, nats, playbooks, schedules};
@@ -80,6 +81,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let unusable = |error: SecretError| StartupError::Workers(error.to_string());
     let secrets = Secrets::new(config.secrets.clone()).map_err(unusable)?;
     let senders = Senders::read(&config.intake, &secrets)?;
+    let people = People::read(&config, &secrets)?;
     for (key, error) in unreadable(&config, &secrets) {
         tracing::warn!(key, %error, "a secret cannot be read; steps that need it fail until it can be");
     }
@@ -121,6 +123,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         nats: nats_status.clone(),
         problems,
         senders: Arc::new(senders),
+        people: Arc::new(people),
     };
     let mut background = Vec::new();
     let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
@@ -132,7 +135,8 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let ending = stop.clone();
     let router = http::router(app);
     let http = tokio::spawn(async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(ending.cancelled_owned());
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(ending.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "the HTTP server ended");
         }

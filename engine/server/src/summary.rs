@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stanch_core::incident::Incident;
-use stanch_core::record::{DeadLettered, Record};
+use stanch_core::record::{DeadLettered, Parent, Record, Waiting};
 use stanch_core::run::{Run, StepState};
 use stanch_core::{DeadLetterId, IncidentId, RunId, Sequence, State};
 use stanch_playbook::{Phase, PlaybookName, Severity, Timestamp};
@@ -20,6 +20,12 @@ pub struct RunSummary {
     /// How many of its steps are unknown and wait for a person's answer.
     #[serde(default)]
     pub asks: usize,
+    /// How many of its steps wait for an approval.
+    #[serde(default)]
+    pub approvals: usize,
+    /// The step that it is part of, where another run started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
     /// The phase it stands in or ended in; null before its first step.
     pub phase: Option<Phase>,
     /// The incident it belongs to.
@@ -42,6 +48,8 @@ impl RunSummary {
             playbook: run.playbook.clone(),
             state: run.state().to_owned(),
             asks: questions(run),
+            approvals: approvals(run),
+            parent: run.parent.clone(),
             phase: state.plan(run.plan).and_then(|plan| run.phase(plan)),
             incident: run.incident,
             started_at: run.started_at,
@@ -54,6 +62,12 @@ impl RunSummary {
 /// How many steps of a run are unknown and wait for a person's answer.
 pub(crate) fn questions(run: &Run) -> usize {
     run.started().filter(|(_, step)| matches!(step.state, StepState::Unknown { .. })).count()
+}
+
+/// How many steps of a run wait for an approval.
+pub(crate) fn approvals(run: &Run) -> usize {
+    let waits = |step: &StepState| matches!(step, StepState::Waiting { wait: Waiting::Approval { .. } });
+    run.steps.iter().filter(|step| waits(&step.state)).count()
 }
 
 /// An incident as lists show it.

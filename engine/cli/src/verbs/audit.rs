@@ -17,16 +17,14 @@ use crate::terminal::{self, OUT, Style, inert, note};
 use crate::trail;
 
 /// Shows, exports or verifies.
-pub async fn run(server: &str, command: Audit, format: Format) -> Outcome {
+pub async fn run(client: impl FnOnce() -> Result<Client, Failure>, command: Audit, format: Format) -> Outcome {
     match command {
-        Audit::Show { run, from, limit } => show(&Client::new(server)?, run, from, limit, format).await,
+        Audit::Show { run, from, limit } => show(&client()?, run, from, limit, format).await,
         Audit::Verify { file, excerpt, head } => {
             verify(&file, if excerpt { Scope::Excerpt } else { Scope::Whole }, head)
         }
         Audit::Export { data_dir: Some(data_dir), output, .. } => export_stopped(&data_dir, output.as_deref()),
-        Audit::Export { data_dir: None, run, output } => {
-            export_running(&Client::new(server)?, run, output.as_deref()).await
-        }
+        Audit::Export { data_dir: None, run, output } => export_running(&client()?, run, output.as_deref()).await,
     }
 }
 

@@ -97,7 +97,7 @@ fn config(own: IpAddr) -> Config {
 
 async fn show(server: &Server, home: &TempDir, once: bool) -> Outcome {
     let address = format!("http://{}", server.address());
-    let client = Client::new(&address)?;
+    let client = Client::new(&address, None)?;
     introduce(&client, home.path()).await?;
 
     let started = post(&client, FIRING).await?;

@@ -18,13 +18,13 @@ use crate::terminal::{self, inert, note};
 const NATS: Duration = Duration::from_secs(5);
 
 /// Sends the file's content as it is.
-pub async fn run(server: &str, arguments: Emit, format: Format) -> Outcome {
+pub async fn run(client: impl FnOnce() -> Result<Client, Failure>, arguments: Emit, format: Format) -> Outcome {
     let Emit { file, kind, source, nats, subject } = arguments;
     let body = read(&file)?;
     if let (Some(url), Some(subject)) = (nats, subject) {
         return publish(&url, subject, body, format).await;
     }
-    let client = Client::new(server)?;
+    let client = client()?;
     let Some(kind) = kind.or_else(|| kind_of(&body)) else {
         return Err(Failure::usage(format!("{} is neither an Alertmanager body nor a CloudEvent", file.display()))
             .help(

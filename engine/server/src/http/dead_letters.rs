@@ -16,6 +16,7 @@ use stanch_journal::Table;
 use stanch_playbook::Timestamp;
 
 use super::extract::{Asked, Segment};
+use super::guard::By;
 use super::openapi::{Doc, Routes};
 use super::page::{ListQuery, Page};
 use super::prefer::{Started, Wait};
@@ -85,7 +86,7 @@ async fn show(State(http): State<Shared>, id: Segment) -> Result<Json<DeadLetter
     }))
 }
 
-async fn replay(State(http): State<Shared>, id: Segment, request: Request) -> Result<Response, Problem> {
+async fn replay(State(http): State<Shared>, by: By, id: Segment, request: Request) -> Result<Response, Problem> {
     let wait = Wait::of(request.headers());
     let (summary, letter) = http.dead_letter(id.id("dead letter", "dead-letter.unknown")?).await?;
     if !letter.complete {
@@ -93,7 +94,7 @@ async fn replay(State(http): State<Shared>, id: Segment, request: Request) -> Re
         return Err(Problem::conflict("dead-letter.incomplete", "only its beginning was kept", remedy));
     }
     let body = base64::engine::general_purpose::STANDARD.decode(&letter.body).unwrap_or_default();
-    let actor = Actor::person("local");
+    let actor = by.actor();
     let given = http.give_again(actor.clone(), summary.id, summary.at, &letter, &body).await?;
     let (receipt, truncated) = given.map_err(|unreadable| {
         let remedy = "it reads as badly as before; mend the sender, or the playbook that could not use it";

@@ -8,11 +8,11 @@ use axum::response::Response;
 use stanch_core::Command;
 use stanch_core::command::Target;
 use stanch_core::event::Event;
-use stanch_core::record::Actor;
 
 use super::Shared;
 use super::alertmanager::Letter;
 use super::body;
+use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::prefer::{Started, Wait};
 use super::problem::Problem;
@@ -31,7 +31,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
     routes.post(PATH, receive, doc)
 }
 
-async fn receive(State(http): State<Shared>, request: Request) -> Result<Response, Problem> {
+async fn receive(State(http): State<Shared>, by: By, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let media = body::media_type(&headers);
@@ -43,7 +43,7 @@ async fn receive(State(http): State<Shared>, request: Request) -> Result<Respons
     }
     let limit = http.app.config.max_body();
     let received = body::read(body, limit).await?;
-    let actor = Actor::person("local");
+    let actor = by.actor();
     let letter = Letter { actor: &actor, via: PATH, content_type: header(&headers, header::CONTENT_TYPE.as_str()) };
     let read = match received.is_complete() {
         false => Err(Unreadable::new("body.too-large", format!("more than {limit} bytes are not taken"))),

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stanch_core::Epoch;
+use stanch_core::containment::UndoState;
 use stanch_playbook::PlaybookName;
 
 use super::openapi::{Doc, Routes, document};
@@ -110,6 +111,24 @@ async fn metrics(State(http): State<Shared>) -> Response {
     }
     for (playbook, count) in asks {
         text.push_str(&format!("stanch_steps_unknown{{playbook=\"{playbook}\"}} {count}\n"));
+    }
+    text.push_str("# HELP stanch_approvals_waiting Questions that wait for a person's answer.\n");
+    text.push_str("# TYPE stanch_approvals_waiting gauge\n");
+    let mut waiting: BTreeMap<&PlaybookName, usize> = state.playbooks.keys().map(|name| (name, 0)).collect();
+    for (run, _, _) in state.questions() {
+        *waiting.entry(&run.playbook).or_insert(0) += 1;
+    }
+    for (playbook, count) in waiting {
+        text.push_str(&format!("stanch_approvals_waiting{{playbook=\"{playbook}\"}} {count}\n"));
+    }
+    text.push_str("# HELP stanch_containments_inforce What is in force, by how taking it back stands.\n");
+    text.push_str("# TYPE stanch_containments_inforce gauge\n");
+    let mut containments: BTreeMap<&str, usize> = UndoState::WORDS.iter().map(|word| (*word, 0)).collect();
+    for of in state.inforce.values() {
+        *containments.entry(of.state.as_str()).or_insert(0) += 1;
+    }
+    for (word, count) in containments {
+        text.push_str(&format!("stanch_containments_inforce{{state=\"{word}\"}} {count}\n"));
     }
     let version = env!("CARGO_PKG_VERSION");
     text.push_str("# HELP stanch_build_info The version of stanch.\n# TYPE stanch_build_info gauge\n");

@@ -5,11 +5,11 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stanch_core::record::Actor;
 use stanch_core::{Command, IncidentId, Rejected};
 use stanch_journal::Table;
 
 use super::extract::{Asked, Segment};
+use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::page::{ListQuery, Page};
 use super::problem::Problem;
@@ -72,12 +72,13 @@ struct Nothing {}
 
 async fn acknowledge(
     State(http): State<Shared>,
+    by: By,
     id: Segment,
     request: Request,
 ) -> Result<Json<IncidentSummary>, Problem> {
     let incident = id.id("incident", "incident.unknown")?;
     let Nothing {} = body::json(request).await?;
-    let command = Command::AcknowledgeIncident { actor: Actor::person("local"), incident };
+    let command = Command::AcknowledgeIncident { actor: by.actor(), incident };
     http.command_incident(incident, command).await
 }
 
@@ -89,10 +90,15 @@ pub(crate) struct ResolveRequest {
     reason: String,
 }
 
-async fn resolve(State(http): State<Shared>, id: Segment, request: Request) -> Result<Json<IncidentSummary>, Problem> {
+async fn resolve(
+    State(http): State<Shared>,
+    by: By,
+    id: Segment,
+    request: Request,
+) -> Result<Json<IncidentSummary>, Problem> {
     let incident = id.id("incident", "incident.unknown")?;
     let ResolveRequest { reason } = body::json(request).await?;
-    let command = Command::ResolveIncident { actor: Actor::person("local"), incident, reason };
+    let command = Command::ResolveIncident { actor: by.actor(), incident, reason };
     http.command_incident(incident, command).await
 }
 

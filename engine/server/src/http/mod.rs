@@ -4,6 +4,7 @@
 //! changes something goes through the executor's handle; whatever is shown is durable.
 
 mod alertmanager;
+mod approvals;
 mod audit;
 mod body;
 mod dead_letters;
@@ -12,6 +13,7 @@ mod extract;
 mod guard;
 mod health;
 mod incidents;
+mod inforce;
 mod metrics;
 mod openapi;
 mod page;
@@ -77,6 +79,8 @@ fn routes() -> Routes {
     let routes = alertmanager::routes(routes);
     let routes = events::routes(routes);
     let routes = runs::routes(routes);
+    let routes = approvals::routes(routes);
+    let routes = inforce::routes(routes);
     let routes = incidents::routes(routes);
     let routes = playbooks::routes(routes);
     let routes = dead_letters::routes(routes);

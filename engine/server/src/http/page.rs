@@ -56,6 +56,17 @@ impl ListQuery {
     }
 }
 
+/// A page of items that are all at hand, which must be in descending order of their ids.
+pub(super) fn page_of<T>(query: &ListQuery, items: impl Iterator<Item = (Uuid, T)>) -> Result<Page<T>, Problem> {
+    let (limit, before) = query.bounds()?;
+    let items = items.filter(|(id, _)| before.is_none_or(|before| *id < before));
+    let mut items: Vec<(Uuid, T)> = items.take(limit + 1).collect();
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|(id, _)| id.to_string());
+    Ok(Page { items: items.into_iter().map(|(_, item)| item).collect(), next })
+}
+
 impl Http {
     /// A page of `live` items, which must be in descending order of their ids, and those of a table. Where both have an
     /// id, the live one counts.

@@ -13,11 +13,11 @@ use serde_json::{Map, Value};
 use stanch_core::Command;
 use stanch_core::command::Target;
 use stanch_core::event::Event;
-use stanch_core::record::Actor;
 use stanch_playbook::plan::{InputSpec, InputType};
 use stanch_playbook::{ActionName, Plan, PlanDigest, PlaybookName, Severity, StepKey, Timestamp, TriggerOn};
 
 use super::extract::{Asked, Segment};
+use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::prefer::{Started, Wait};
 use super::problem::Problem;
@@ -237,7 +237,12 @@ pub(crate) struct RunRequest {
     inputs: Map<String, Value>,
 }
 
-async fn run(State(http): State<Shared>, Segment(name): Segment, request: Request) -> Result<Response, Problem> {
+async fn run(
+    State(http): State<Shared>,
+    by: By,
+    Segment(name): Segment,
+    request: Request,
+) -> Result<Response, Problem> {
     let wait = Wait::of(request.headers());
     let id = idempotency_key(request.headers())?;
     let plan = http.plan(&name)?;
@@ -251,7 +256,7 @@ async fn run(State(http): State<Shared>, Segment(name): Segment, request: Reques
         data: Value::Object(inputs.clone()),
     };
     let target = Target::Playbook { playbook: plan.name.clone(), inputs };
-    let command = Command::ReceiveEvent { actor: Actor::person("local"), event: Arc::new(event), target };
+    let command = Command::ReceiveEvent { actor: by.actor(), event: Arc::new(event), target };
     let receipt = http.app.handle.submit(command).await?;
     let status = if receipt.runs.is_empty() { StatusCode::OK } else { StatusCode::CREATED };
     Ok(http.started(status, receipt, wait, 0).await)

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use stanch_core::{DeadLetterId, Rejected};
+use stanch_core::{ApprovalId, DeadLetterId, Rejected};
 
 use crate::executor::Refused;
 use crate::intake::{Unreadable, shorten};
@@ -31,6 +31,9 @@ pub(crate) struct Problem {
     /// The dead letters that keep what came.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dead_letters: Box<[DeadLetterId]>,
+    /// The question that is asked now, where the one that was answered is not any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<ApprovalId>,
 }
 
 impl Problem {
@@ -49,6 +52,7 @@ impl Problem {
             detail: shorten(detail.as_ref(), DETAIL),
             remedy: remedy.into(),
             dead_letters: Box::default(),
+            approval: None,
         }
     }
 
@@ -78,6 +82,12 @@ impl Problem {
             None => "see stanch events dead-letters, and mend the sender".to_owned(),
         };
         Self { dead_letters: kept.into(), ..Self::new(status, unreadable.code, detail, remedy) }
+    }
+
+    /// Names the question that is to be looked at instead.
+    pub(super) fn ask_instead(&mut self, approval: ApprovalId, remedy: String) {
+        self.approval = Some(approval);
+        self.remedy = remedy;
     }
 
     #[cfg(test)]

@@ -5,12 +5,13 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stanch_core::record::{Actor, Answer, Record};
+use stanch_core::record::{Answer, Record};
 use stanch_core::{Command, Rejected, RunId, Sequence};
 use stanch_journal::{Reader, Table};
 use stanch_playbook::{Plan, StepKey};
 
 use super::extract::{Asked, Segment};
+use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::page::{ListQuery, Page};
 use super::problem::Problem;
@@ -106,10 +107,15 @@ pub(crate) struct CancelRequest {
     undo: bool,
 }
 
-async fn cancel(State(http): State<Shared>, id: Segment, request: Request) -> Result<Json<RunSummary>, Problem> {
+async fn cancel(
+    State(http): State<Shared>,
+    by: By,
+    id: Segment,
+    request: Request,
+) -> Result<Json<RunSummary>, Problem> {
     let run: RunId = id.id("run", "run.unknown")?;
     let CancelRequest { reason, undo } = body::json(request).await?;
-    let command = Command::CancelRun { actor: Actor::person("local"), run, reason, undo };
+    let command = Command::CancelRun { actor: by.actor(), run, reason, undo };
     http.command_run(run, command).await
 }
 
@@ -129,13 +135,18 @@ pub(crate) struct AnswerRequest {
     note: String,
 }
 
-async fn answer(State(http): State<Shared>, id: Segment, request: Request) -> Result<Json<RunSummary>, Problem> {
+async fn answer(
+    State(http): State<Shared>,
+    by: By,
+    id: Segment,
+    request: Request,
+) -> Result<Json<RunSummary>, Problem> {
     let run: RunId = id.id("run", "run.unknown")?;
     let AnswerRequest { step, item, answer, note } = body::json(request).await?;
     let state = http.app.handle.state();
     let plan = state.runs.get(&run).and_then(|run| state.plan(run.plan));
     let step = plan.and_then(|plan| step_named(plan, &step)).unwrap_or_else(|| StepKey::new(step));
-    let command = Command::AnswerStep { actor: Actor::person("local"), run, step, item, answer, note };
+    let command = Command::AnswerStep { actor: by.actor(), run, step, item, answer, note };
     http.command_run(run, command).await
 }
 

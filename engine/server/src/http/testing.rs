@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request, Response};
 use serde_json::{Value, json};
-use stanch_core::run::{Run, StepState};
+use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Outcome, RunId, State};
 use stanch_playbook::Plan;
 use tempfile::TempDir;
@@ -16,8 +16,9 @@ use tower::ServiceExt as _;
 
 use super::router;
 use crate::app::{App, NatsStatus};
-use crate::config::Config;
+use crate::config::{Config, PersonConfig, TokenConfig};
 use crate::executor::{self, Dispatch, Handle};
+use crate::people::People;
 use crate::senders::Senders;
 use crate::store::Store;
 
@@ -47,15 +48,36 @@ pub(super) struct Engine {
 impl Engine {
     /// An engine with these playbooks.
     pub(super) async fn start(playbooks: &[&str]) -> Self {
-        Self::make(playbooks, Senders::default()).await
+        Self::make(playbooks, Senders::default(), People::default()).await
     }
 
     /// The same, where webhooks are taken from these senders alone.
     pub(super) async fn start_with_senders(playbooks: &[&str], senders: Senders) -> Self {
-        Self::make(playbooks, senders).await
+        Self::make(playbooks, senders, People::default()).await
     }
 
-    async fn make(playbooks: &[&str], senders: Senders) -> Self {
+    /// The same, where ann (of the group sec) and bob have the tokens `ann-s-token` and `bob-s-token`.
+    pub(super) async fn start_with_people(playbooks: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let token = |name: &str| {
+            let path = home.path().join(name);
+            std::fs::write(&path, format!("{name}-s-token")).unwrap();
+            TokenConfig { person: name.to_owned(), from: format!("file:{}", path.display()) }
+        };
+        let person = |name: &str, groups: &[&str]| {
+            let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+            (name.to_owned(), PersonConfig { slack: None, groups })
+        };
+        let config = Config {
+            people: [person("ann", &["sec"]), person("bob", &[])].into(),
+            tokens: vec![token("ann"), token("bob")],
+            ..Config::default()
+        };
+        let people = People::read(&config, &stanch_workers::Secrets::default()).unwrap();
+        Self::make(playbooks, Senders::default(), people).await
+    }
+
+    async fn make(playbooks: &[&str], senders: Senders, people: People) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
         let (store, state) = Store::open(&data).unwrap();
@@ -75,6 +97,7 @@ impl Engine {
             nats: nats_status,
             problems,
             senders: Arc::new(senders),
+            people: Arc::new(people),
         };
         Self { router: router(app), handle, nats, _home: home }
     }
@@ -120,9 +143,26 @@ impl Engine {
     /// Waits until no attempt of a run is under way.
     pub(super) async fn idle(&self, id: &str) {
         let id: RunId = id.parse().unwrap();
-        let is_idle = |run: &Arc<Run>| run.steps.iter().all(|step| !matches!(step.state, StepState::Running { .. }));
+        let is_idle = |run: &Arc<Run>| run.started().all(|(_, step)| step.state.attempt().is_none());
         let idle = |state: &Arc<State>| state.runs.get(&id).is_none_or(is_idle);
         self.handle.watch().wait_for(idle).await.unwrap();
+    }
+
+    /// Waits until a run is over.
+    pub(super) async fn finished(&self, id: &str) {
+        self.handle.finished(vec![id.parse().unwrap()]).await;
+    }
+
+    /// Asks again with each new durable state until there is an answer.
+    pub(super) async fn until<T>(&self, ask: impl AsyncFn() -> Option<T>) -> T {
+        let mut durable = self.handle.watch();
+        loop {
+            durable.borrow_and_update();
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            durable.changed().await.unwrap();
+        }
     }
 
     /// The metrics.
