@@ -61,6 +61,20 @@ pub enum Command {
     /// Looks at what came in and could not be read
     #[command(subcommand)]
     Events(Events),
+    /// Stops new steps with side effects, in all runs, until `unfreeze`
+    Freeze {
+        /// Why; stands in the record
+        reason: String,
+    },
+    /// Lets steps with side effects start again
+    Unfreeze {
+        /// Why; stands in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Holds runs for some alerts back for a time
+    #[command(subcommand)]
+    Maintenance(Maintenance),
     /// Shows, exports and verifies the record of everything
     #[command(subcommand)]
     Audit(Audit),
@@ -240,6 +254,29 @@ pub enum Incidents {
         /// The incident's id, or the beginning or the end of it
         incident: String,
     },
+    /// Takes an incident on, or gives it to somebody
+    Take {
+        /// The incident's id, or the beginning or the end of it
+        incident: String,
+        /// Who leads it from now on; you, unless somebody is named
+        #[arg(long)]
+        owner: Option<String>,
+    },
+    /// Writes something down
+    Note {
+        /// The incident's id, or the beginning or the end of it
+        incident: String,
+        /// What
+        note: String,
+    },
+    /// Makes an incident part of another one
+    Merge {
+        /// The incident's id, or the beginning or the end of it
+        incident: String,
+        /// The incident that it becomes part of
+        #[arg(long)]
+        into: String,
+    },
     /// Closes an incident by hand
     Resolve {
         /// The incident's id, or the beginning or the end of it
@@ -247,6 +284,33 @@ pub enum Incidents {
         /// Why; stands in the record
         #[arg(long, default_value = "")]
         reason: String,
+    },
+}
+
+/// `stanch maintenance`
+#[derive(Debug, Subcommand)]
+pub enum Maintenance {
+    /// Lists the windows that are not over
+    List,
+    /// Plans a window; runs for its alerts wait until it is over
+    Add {
+        /// Alertmanager's matchers, such as 'cluster="eu"'; all must match
+        #[arg(required = true)]
+        matchers: Vec<String>,
+        /// For how long, such as 2h
+        #[arg(long = "for", value_name = "DURATION")]
+        length: String,
+        /// From when, such as 2026-11-21T09:00:00Z; from now on unless given
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Why; stands in the record
+        #[arg(long)]
+        reason: String,
+    },
+    /// Ends a window before its time; the runs that it held go on
+    End {
+        /// The window's id, or the beginning or the end of it
+        window: String,
     },
 }
 

@@ -79,6 +79,9 @@ fn run(cli: Cli) -> Outcome {
             Command::Emit(arguments) => verbs::emit::run(client, arguments, format).await,
             Command::Runs(command) => verbs::runs::run(&client()?, command, format).await,
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
+            Command::Freeze { reason } => verbs::freeze::freeze(&client()?, &reason, format).await,
+            Command::Unfreeze { reason } => verbs::freeze::unfreeze(&client()?, &reason, format).await,
+            Command::Maintenance(command) => verbs::maintenance::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(client, command, format).await,
             Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } | Command::Warden => {

@@ -11,7 +11,7 @@ use crate::attempt::{AttemptId, Purpose};
 use crate::containment::{Containment, UndoState};
 use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
-use crate::incident::{Alert, Incident};
+use crate::incident::{Alert, Care, Incident};
 use crate::record::{
     Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Record, RunOutcome,
     RunStarted, Then, Unsettled, Verification, Waiting,
@@ -313,7 +313,16 @@ impl Fold<'_> {
             Body::IncidentTaken(body) => {
                 self.incident(body.incident, |incident| incident.care_mut().owner = Some(body.owner.clone()))?;
             }
-            Body::IncidentNoted(body) => self.incident(body.incident, |_| {})?,
+            Body::IncidentNoted(body) => {
+                let note = (self.record.actor.clone(), now, Arc::from(body.note.as_str()));
+                self.incident(body.incident, |incident| {
+                    let notes = &mut incident.care_mut().notes;
+                    if notes.len() == Care::NOTES {
+                        notes.remove(0);
+                    }
+                    notes.push(note);
+                })?;
+            }
             Body::IncidentMerged(body) => self.incident_merged(body.incident, body.into)?,
             Body::PlaybookObserved(_) => {}
             Body::Frozen(body) => {

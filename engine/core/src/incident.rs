@@ -82,6 +82,9 @@ pub struct Care {
     /// Who leads it.
     #[serde(default)]
     pub owner: Option<Actor>,
+    /// What people wrote down: who, when, what; the last [`Care::NOTES`].
+    #[serde(default)]
+    pub notes: Vec<(Actor, Timestamp, Arc<str>)>,
     /// How many of those to be told have been.
     #[serde(default)]
     pub told: usize,
@@ -103,6 +106,11 @@ pub struct Care {
     /// The incident that it became part of.
     #[serde(default)]
     pub merged_into: Option<IncidentId>,
+}
+
+impl Care {
+    /// How many notes an incident shows; all stand in the record.
+    pub const NOTES: usize = 100;
 }
 
 impl Incident {

@@ -8,6 +8,11 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stanch_core::Command;
+use stanch_core::record::{Actor, Budget};
+use stanch_playbook::matcher::Matcher;
+use stanch_playbook::plan::{Escalation, NotifyAfter};
+use stanch_playbook::{Severity, Timestamp};
 use stanch_workers::{SecretError, SecretSpec, SlackConfig, Warden};
 
 /// The configuration file. Every key may be left out.
@@ -32,6 +37,10 @@ pub struct Config {
     pub attempts: AttemptsConfig,
     /// People by name: the name stands in records, and an approval's `from` names it.
     pub people: BTreeMap<String, PersonConfig>,
+    /// How much steps may do that name a budget, by its name; more waits for an approval.
+    pub budgets: BTreeMap<String, BudgetConfig>,
+    /// Times in which runs for some alerts are held back. Those that are over are passed over.
+    pub maintenance: Vec<MaintenanceConfig>,
     /// What people show to be known: each token names its person.
     pub tokens: Vec<TokenConfig>,
 }
@@ -89,6 +98,60 @@ pub struct IncidentsConfig {
     pub settle: Option<String>,
     /// Within what time the same episode reopens a resolved incident; `15m` unless set.
     pub reopen_within: Option<String>,
+    /// Who is told of an incident, and when, by its severity (`P0` to `P3`), where its playbook does not say. Unless set: of
+    /// P0 at once and again after 5 minutes, and every 15 minutes how it stands; of P1 after 15 minutes and after 30 without an
+    /// acknowledgement, and every 30 minutes. An empty entry tells nobody.
+    pub escalation: BTreeMap<Severity, EscalationConfig>,
+}
+
+/// Who is told of an incident, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EscalationConfig {
+    /// Within what time somebody must acknowledge it, such as `15m`.
+    pub acknowledge_within: Option<String>,
+    /// How often those who follow it are told how it stands, such as `30m`.
+    pub update_every: Option<String>,
+    /// Who is told after what time without an acknowledgement.
+    pub notify: Vec<NotifyConfig>,
+}
+
+/// Who is told after what time.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyConfig {
+    /// After what time, such as `5m`.
+    pub after: String,
+    /// People, or groups as `group:name`; nobody in particular where there are none.
+    #[serde(default)]
+    pub people: Vec<String>,
+}
+
+/// How much may be done in what time, over all playbooks.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetConfig {
+    /// How many targets.
+    pub most: u32,
+    /// In what time, such as `1h`.
+    pub per: String,
+    /// Who may approve more: people, or groups as `group:name`; everybody where nobody is named.
+    #[serde(default)]
+    pub from: Vec<String>,
+}
+
+/// A maintenance window.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceConfig {
+    /// Alertmanager's matchers, all of which an alert's labels must satisfy.
+    pub matchers: Vec<String>,
+    /// From when: an RFC 3339 time.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// Why.
+    pub reason: String,
 }
 
 /// What comes in.
@@ -201,6 +264,7 @@ impl Config {
                 .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?
         };
         config.settings()?;
+        config.maintenance(Timestamp::EPOCH)?;
         crate::people::check(&config)?;
         Ok(config)
     }
@@ -221,10 +285,97 @@ impl Config {
         };
         duration("incidents.settle", &self.incidents.settle, &mut settings.settle)?;
         duration("incidents.reopen_within", &self.incidents.reopen_within, &mut settings.reopen_within)?;
+        settings.escalation = self.escalation()?;
+        for (name, budget) in &self.budgets {
+            let key = format!("budgets.{name}");
+            if budget.most == 0 {
+                return Err(value(
+                    format!("{key}.most"),
+                    "it must be at least 1; remove the steps that nobody may run".to_owned(),
+                ));
+            }
+            let per = length(format!("{key}.per"), &budget.per)?;
+            settings.budgets.insert(name.clone(), Budget { most: budget.most, per, from: budget.from.clone() });
+        }
         if let Some(url) = &self.external_url {
             settings.external_url = url.trim_end_matches('/').into();
         }
         Ok(settings)
+    }
+
+    /// Who is told of incidents: the defaults, with what the file says over them.
+    fn escalation(&self) -> Result<BTreeMap<Severity, Escalation>, ConfigError> {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let notify = |after: &[u64]| {
+            after.iter().map(|after| NotifyAfter { after: minutes(*after), people: Vec::new() }).collect()
+        };
+        let mut all = BTreeMap::from([
+            (
+                Severity::P0,
+                Escalation { acknowledge_within: None, update_every: Some(minutes(15)), notify: notify(&[0, 5]) },
+            ),
+            (
+                Severity::P1,
+                Escalation {
+                    acknowledge_within: Some(minutes(15)),
+                    update_every: Some(minutes(30)),
+                    notify: notify(&[30]),
+                },
+            ),
+        ]);
+        for (severity, config) in &self.incidents.escalation {
+            if *config == EscalationConfig::default() {
+                all.remove(severity);
+                continue;
+            }
+            let key = |rest: &str| format!("incidents.escalation.{severity:?}.{rest}");
+            let optional =
+                |name: &str, text: &Option<String>| text.as_ref().map(|text| length(key(name), text)).transpose();
+            let notify = config.notify.iter().map(|next| {
+                Ok(NotifyAfter { after: length(key("notify.after"), &next.after)?, people: next.people.clone() })
+            });
+            let mut notify = notify.collect::<Result<Vec<_>, ConfigError>>()?;
+            notify.sort_by_key(|next| next.after);
+            let escalation = Escalation {
+                acknowledge_within: optional("acknowledge_within", &config.acknowledge_within)?,
+                update_every: optional("update_every", &config.update_every)?,
+                notify,
+            };
+            all.insert(*severity, escalation);
+        }
+        Ok(all)
+    }
+
+    /// The maintenance windows that are not over at `now`, as commands.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for a time that is none, and for a window that ends before it begins.
+    pub fn maintenance(&self, now: Timestamp) -> Result<Vec<Command>, ConfigError> {
+        let mut commands = Vec::new();
+        for (at, window) in self.maintenance.iter().enumerate() {
+            let key = |name: &str| format!("maintenance[{at}].{name}");
+            let (from, to) = (window.from, window.to);
+            if to <= from {
+                return Err(value(key("to"), "the window ends before it begins".to_owned()));
+            }
+            for matcher in &window.matchers {
+                Matcher::parse(matcher).map_err(|error| value(key("matchers"), error.to_string()))?;
+            }
+            if window.matchers.is_empty() {
+                return Err(value(key("matchers"), "a window needs at least one".to_owned()));
+            }
+            if to > now {
+                commands.push(Command::PlanMaintenance {
+                    actor: Actor::source("stanch.yaml"),
+                    declared: Some(format!("{} {} {} {}", window.matchers.join(","), from, to, window.reason)),
+                    matchers: window.matchers.clone(),
+                    from: Some(from),
+                    to,
+                    reason: window.reason.clone(),
+                });
+            }
+        }
+        Ok(commands)
     }
 
     /// The largest body of a webhook, in bytes.
@@ -234,6 +385,79 @@ impl Config {
     }
 }
 
+fn value(key: String, reason: String) -> ConfigError {
+    ConfigError::Value { key: key.into(), reason }
+}
+
+fn length(key: String, text: &str) -> Result<Duration, ConfigError> {
+    stanch_playbook::parse_duration(text).map_err(|error| value(key, error.to_string()))
+}
+
 fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! { strict_booleans: true, with_snippet: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config =
+            serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| error.to_string())?;
+        config.settings().map_err(|error| error.to_string())?;
+        config.maintenance(Timestamp::EPOCH).map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn people_are_told_as_the_severity_says_unless_the_file_says_otherwise() {
+        let settings = |text: &str| parse(text).unwrap().settings().unwrap();
+        let defaults = settings("{}").escalation;
+        let minutes = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+        assert_eq!(defaults[&Severity::P0].update_every, minutes(15));
+        assert_eq!(defaults[&Severity::P1].acknowledge_within, minutes(15));
+        assert!(!defaults.contains_key(&Severity::P2));
+        let own = settings(
+            "incidents: {escalation: {P1: {}, P2: {notify: [{after: 9m, people: [ann]}, {after: 3m, people: ['group:x']}]}}}",
+        );
+        assert!(!own.escalation.contains_key(&Severity::P1), "an empty entry tells nobody");
+        let after: Vec<_> = own.escalation[&Severity::P2].notify.iter().map(|next| next.after.as_secs()).collect();
+        assert_eq!(after, [180, 540]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_its_key() {
+        for (text, told) in [
+            ("incidents: {escalation: {P1: {update_every: soon}}}", "incidents.escalation.P1.update_every"),
+            ("incidents: {escalation: {P9: {}}}", "P9"),
+            ("budgets: {b: {most: 0, per: 1h}}", "budgets.b.most"),
+            ("budgets: {b: {most: 1, per: 1}}", "budgets.b.per"),
+            ("budgets: {b: {per: 1h}}", "most"),
+            (
+                "maintenance: [{matchers: ['a=\"b\"'], from: 2026-01-02T00:00:00Z, to: 2026-01-01T00:00:00Z, reason: x}]",
+                "maintenance[0].to",
+            ),
+            (
+                "maintenance: [{matchers: ['a=~\"(\"'], from: 2026-01-01T00:00:00Z, to: 2026-01-02T00:00:00Z, reason: x}]",
+                "maintenance[0].matchers",
+            ),
+            (
+                "maintenance: [{matchers: [], from: 2026-01-01T00:00:00Z, to: 2026-01-02T00:00:00Z, reason: x}]",
+                "at least one",
+            ),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_declared_window_that_is_over_is_passed_over() {
+        let text =
+            "maintenance: [{matchers: ['a=\"b\"'], from: 2026-01-01T00:00:00Z, to: 2026-01-02T00:00:00Z, reason: x}]";
+        let config = parse(text).unwrap();
+        let later = Timestamp::from_millis(1_790_000_000_000);
+        assert_eq!(config.maintenance(Timestamp::EPOCH).unwrap().len(), 1);
+        assert!(config.maintenance(later).unwrap().is_empty());
+    }
 }

@@ -418,6 +418,25 @@ fn tell(record: &Record) {
             attempt.run,
             attempt.step
         ),
+        Body::IncidentEscalated(body) => {
+            let people =
+                if body.people.is_empty() { String::new() } else { format!("; tell {}", body.people.join(", ")) };
+            tracing::warn!(incident = %body.incident, "{}{people}: stanch incidents show {}", body.reason, body.incident);
+        }
+        Body::IncidentUpdateDue(body) => {
+            tracing::info!(incident = %body.incident, "those who follow the incident should be told how it stands");
+        }
+        Body::WatchdogBarked(body) => tracing::warn!(
+            playbook = %body.playbook,
+            watchdog = %body.watchdog,
+            "no run has succeeded since that of {}",
+            body.nominal
+        ),
+        Body::PlaybookObserved(body) => {
+            tracing::info!(playbook = %body.playbook, key = %body.key, "would start, and only observes");
+        }
+        Body::Frozen(body) => tracing::warn!("frozen by {}: {}", record.actor.as_str(), body.reason),
+        Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
         Body::DeadLettered(body) if body.letter.code == "trigger.evaluation-failed" => {
             tracing::warn!(dead_letter = %body.id, "a playbook matched and could not start: {}", body.letter.reason);
         }

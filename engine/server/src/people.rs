@@ -133,7 +133,7 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || "._-+@".contains(letter);
     (1..=LONGEST_NAME).contains(&text.len()) && text.chars().all(allowed)
 }

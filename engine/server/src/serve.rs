@@ -78,6 +78,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         return Err(ConfigError::Open(listen).into());
     }
     let mut settings = config.settings()?;
+    let windows = config.maintenance(executor::now())?;
     let unusable = |error: SecretError| StartupError::Workers(error.to_string());
     let secrets = Secrets::new(config.secrets.clone()).map_err(unusable)?;
     let senders = Senders::read(&config.intake, &secrets)?;
@@ -109,6 +110,9 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
     handle.submit_patiently(library.command()).await?;
+    for window in windows {
+        handle.submit_patiently(window).await?;
+    }
     for line in library.problems.iter().flat_map(|problem| &problem.diagnostics) {
         tracing::warn!("{line}");
     }

@@ -97,6 +97,26 @@ pub struct IncidentSummary {
     pub runs: Vec<RunId>,
     /// How many of its runs failed and hold it open.
     pub failed_runs: u32,
+    /// Who leads it; null where nobody took it on.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// What people wrote down, oldest first; the last hundred.
+    #[serde(default)]
+    pub notes: Vec<IncidentNote>,
+    /// The incident that it became part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_into: Option<IncidentId>,
+}
+
+/// What a person wrote down.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentNote {
+    /// Who.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub note: String,
 }
 
 /// An alert of an incident.
@@ -119,6 +139,12 @@ impl IncidentSummary {
             fingerprint: key.fingerprint.to_string(),
             firing: *firing,
         };
+        let note = |(by, at, note): &(stanch_core::Actor, Timestamp, std::sync::Arc<str>)| IncidentNote {
+            by: by.as_str().to_owned(),
+            at: *at,
+            note: note.to_string(),
+        };
+        let care = incident.care.as_deref();
         Self {
             id: incident.id,
             key: incident.key.to_string(),
@@ -132,6 +158,9 @@ impl IncidentSummary {
             alerts: incident.alerts.iter().map(alert).collect(),
             runs: incident.runs.clone(),
             failed_runs: incident.failed_runs,
+            owner: care.and_then(|care| care.owner.as_ref()).map(|owner| owner.as_str().to_owned()),
+            notes: care.map(|care| care.notes.iter().map(note).collect()).unwrap_or_default(),
+            merged_into: care.and_then(|care| care.merged_into),
         }
     }
 }

@@ -90,7 +90,7 @@ async fn start(asked: Option<SocketAddr>, home: &TempDir) -> Result<Server, Fail
 fn config(own: IpAddr) -> Config {
     Config {
         egress: EgressConfig { allow: vec![own.to_string()] },
-        incidents: IncidentsConfig { settle: Some(SETTLE.to_owned()), reopen_within: None },
+        incidents: IncidentsConfig { settle: Some(SETTLE.to_owned()), ..IncidentsConfig::default() },
         ..Config::default()
     }
 }

@@ -12,7 +12,7 @@ use crate::terminal::{self, OUT, Style, Table, inert, plain};
 
 const LIST: &str = "/api/v1/incidents";
 
-/// Lists, shows, acknowledges or closes.
+/// Lists, shows, acknowledges, takes on, notes, merges or closes.
 pub async fn run(client: &Client, command: Incidents, format: Format) -> Outcome {
     let answer = match command {
         Incidents::List { state, limit } => {
@@ -31,6 +31,19 @@ pub async fn run(client: &Client, command: Incidents, format: Format) -> Outcome
         Incidents::Ack { incident } => {
             let id = client.whole_id("incident", LIST, &incident).await?;
             client.post(&format!("{LIST}/{id}/ack"), &json!({})).await?
+        }
+        Incidents::Take { incident, owner } => {
+            let id = client.whole_id("incident", LIST, &incident).await?;
+            client.post(&format!("{LIST}/{id}/take"), &json!({"owner": owner})).await?
+        }
+        Incidents::Note { incident, note } => {
+            let id = client.whole_id("incident", LIST, &incident).await?;
+            client.post(&format!("{LIST}/{id}/note"), &json!({"note": note})).await?
+        }
+        Incidents::Merge { incident, into } => {
+            let id = client.whole_id("incident", LIST, &incident).await?;
+            let into = client.whole_id("incident", LIST, &into).await?;
+            client.post(&format!("{LIST}/{id}/merge"), &json!({"into": into})).await?
         }
         Incidents::Resolve { incident, reason } => {
             let id = client.whole_id("incident", LIST, &incident).await?;
@@ -87,6 +100,12 @@ fn show(answer: Value, format: Format) -> Outcome {
     if let Some(who) = &incident.acknowledged_by {
         line("acknowledged", format!("by {}", who.strip_prefix("person:").unwrap_or(who)));
     }
+    if let Some(owner) = &incident.owner {
+        line("led by", owner.strip_prefix("person:").unwrap_or(owner).to_owned());
+    }
+    if let Some(into) = incident.merged_into {
+        line("part of", into.to_string());
+    }
     if let Some(at) = incident.settles_at {
         line("closes", format!("{} unless an alert fires again", format::date_time(at)));
     }
@@ -99,6 +118,10 @@ fn show(answer: Value, format: Format) -> Outcome {
     }
     for run in &incident.runs {
         line("run", run.to_string());
+    }
+    for note in &incident.notes {
+        let by = note.by.strip_prefix("person:").unwrap_or(&note.by);
+        line("note", format!("{} {by}: {}", format::date_time(note.at), note.note));
     }
     if incident.failed_runs > 0 && incident.resolved_at.is_none() {
         line("held open by", format!("{} failed run(s); stanch incidents resolve closes it", incident.failed_runs));

@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stanch_core::record::Actor;
 use stanch_core::{Command, IncidentId, Rejected};
 use stanch_journal::Table;
 
@@ -39,6 +40,30 @@ pub(super) fn routes(routes: Routes) -> Routes {
             Doc::new("Takes notice of an incident")
                 .answer::<IncidentSummary>(StatusCode::OK)
                 .problems(&[400, 404, 409, 415, 503]),
+        )
+        .post(
+            "/api/v1/incidents/{id}/take",
+            take,
+            Doc::new("Takes an incident on, or gives it to somebody")
+                .body("application/json", Some(schema::<TakeRequest>))
+                .answer::<IncidentSummary>(StatusCode::OK)
+                .problems(&[400, 401, 404, 409, 415, 422, 503]),
+        )
+        .post(
+            "/api/v1/incidents/{id}/note",
+            note,
+            Doc::new("Writes something down")
+                .body("application/json", Some(schema::<NoteRequest>))
+                .answer::<IncidentSummary>(StatusCode::OK)
+                .problems(&[400, 401, 404, 409, 415, 422, 503]),
+        )
+        .post(
+            "/api/v1/incidents/{id}/merge",
+            merge,
+            Doc::new("Makes an incident part of another one; answers with that one")
+                .body("application/json", Some(schema::<MergeRequest>))
+                .answer::<IncidentSummary>(StatusCode::OK)
+                .problems(&[400, 401, 404, 409, 415, 422, 503]),
         )
         .post(
             "/api/v1/incidents/{id}/resolve",
@@ -80,6 +105,90 @@ async fn acknowledge(
     let Nothing {} = body::json(request).await?;
     let command = Command::AcknowledgeIncident { actor: by.actor(), incident };
     http.command_incident(incident, command).await
+}
+
+/// Takes an incident on.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TakeRequest {
+    /// Who leads it from now on, by name; whoever asks, where nobody is named.
+    owner: Option<String>,
+}
+
+async fn take(
+    State(http): State<Shared>,
+    by: By,
+    id: Segment,
+    request: Request,
+) -> Result<Json<IncidentSummary>, Problem> {
+    let incident = id.id("incident", "incident.unknown")?;
+    let TakeRequest { owner } = body::json(request).await?;
+    let owner = match owner {
+        Some(name) if !crate::people::is_name(&name) => {
+            let remedy = "name a person as people in stanch.yaml does";
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "person.invalid",
+                "no name of a person",
+                remedy,
+            ));
+        }
+        Some(name) => Actor::person(&name),
+        None => by.actor(),
+    };
+    http.command_incident(incident, Command::TakeIncident { actor: by.actor(), incident, owner }).await
+}
+
+/// Writes something down.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoteRequest {
+    /// What; at most 4,000 characters.
+    note: String,
+}
+
+async fn note(
+    State(http): State<Shared>,
+    by: By,
+    id: Segment,
+    request: Request,
+) -> Result<Json<IncidentSummary>, Problem> {
+    let incident = id.id("incident", "incident.unknown")?;
+    let NoteRequest { note } = body::json(request).await?;
+    if note.trim().is_empty() || note.chars().count() > 4_000 {
+        let detail = "a note has 1 to 4,000 characters";
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "note.length",
+            detail,
+            "shorten it, or write several",
+        ));
+    }
+    http.command_incident(incident, Command::NoteIncident { actor: by.actor(), incident, note }).await
+}
+
+/// Makes an incident part of another one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MergeRequest {
+    /// Which one it becomes part of.
+    into: IncidentId,
+}
+
+async fn merge(
+    State(http): State<Shared>,
+    by: By,
+    id: Segment,
+    request: Request,
+) -> Result<Json<IncidentSummary>, Problem> {
+    let incident: IncidentId = id.id("incident", "incident.unknown")?;
+    let MergeRequest { into } = body::json(request).await?;
+    if incident == into {
+        let detail = "an incident cannot become part of itself";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "incident.same", detail, "name another incident"));
+    }
+    let Json(_) = http.command_incident(incident, Command::MergeIncident { actor: by.actor(), incident, into }).await?;
+    http.incident(into).map(Json)
 }
 
 /// Closes an incident by hand.
@@ -163,5 +272,27 @@ mod tests {
             Some(1)
         );
         assert_eq!(engine.send(get("/api/v1/incidents/none")).await.status, 404);
+    }
+
+    #[tokio::test]
+    async fn an_incident_is_taken_noted_and_merged() {
+        let engine = Engine::start(&[ANY]).await;
+        let mut ids = Vec::new();
+        for name in ["A", "B"] {
+            let answer = engine.send(post("/webhooks/alertmanager", firing(name)).header("prefer", "wait=20")).await;
+            ids.push(answer.json["incidents"][0].as_str().unwrap().to_owned());
+        }
+        let of = |id: &str, verb: &str| format!("/api/v1/incidents/{id}/{verb}");
+        let taken = engine.send(post(&of(&ids[0], "take"), "{\"owner\": \"ann\"}")).await.json;
+        assert_eq!((&taken["owner"], &taken["state"]), (&json!("person:ann"), &json!("acknowledged")));
+        let noted = engine.send(post(&of(&ids[0], "note"), "{\"note\": \"the switch\"}")).await.json;
+        assert_eq!(noted["notes"][0]["note"], "the switch", "{noted}");
+        assert_eq!(engine.send(post(&of(&ids[0], "note"), "{\"note\": \" \"}")).await.json["code"], "note.length");
+        let body = format!("{{\"into\": \"{}\"}}", ids[0]);
+        let merged = engine.send(post(&of(&ids[1], "merge"), body.clone())).await.json;
+        assert_eq!((&merged["id"], merged["alerts"].as_array().map(Vec::len)), (&json!(ids[0]), Some(2)), "{merged}");
+        let gone = engine.send(get(&format!("/api/v1/incidents/{}", ids[1]))).await.json;
+        assert_eq!((&gone["state"], &gone["merged_into"]), (&json!("resolved"), &json!(ids[0])));
+        assert_eq!(engine.send(post(&of(&ids[0], "merge"), body)).await.status, 422);
     }
 }

@@ -12,6 +12,7 @@ mod events;
 mod extract;
 mod guard;
 mod health;
+mod holds;
 mod incidents;
 mod inforce;
 mod metrics;
@@ -81,6 +82,7 @@ fn routes() -> Routes {
     let routes = runs::routes(routes);
     let routes = approvals::routes(routes);
     let routes = inforce::routes(routes);
+    let routes = holds::routes(routes);
     let routes = incidents::routes(routes);
     let routes = playbooks::routes(routes);
     let routes = dead_letters::routes(routes);

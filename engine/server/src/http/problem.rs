@@ -176,6 +176,11 @@ impl From<Rejected> for Problem {
             Rejected::NotInForce(_) => {
                 Self::conflict("containment.not-in-force", detail, "stanch inforce undo ID tries to take it back again")
             }
+            Rejected::AlreadyFrozen => Self::conflict("freeze.already", detail, "stanch unfreeze ends it"),
+            Rejected::NotFrozen => Self::conflict("freeze.none", detail, "there is nothing to do"),
+            Rejected::UnknownMaintenance(_) => {
+                Self::unknown("maintenance.unknown", detail, "stanch maintenance list shows the windows")
+            }
             Rejected::InThePast => {
                 let remedy = "give a time to come, such as 4h";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "time.past", detail, remedy)
