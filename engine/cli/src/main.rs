@@ -79,6 +79,10 @@ fn run(cli: Cli) -> Outcome {
             Command::Emit(arguments) => verbs::emit::run(client, arguments, format).await,
             Command::Runs(command) => verbs::runs::run(&client()?, command, format).await,
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
+            Command::Approvals(command) => verbs::approvals::run(&client()?, command, format).await,
+            Command::Approve(arguments) => verbs::approvals::decide(&client()?, arguments, true, format).await,
+            Command::Deny(arguments) => verbs::approvals::decide(&client()?, arguments, false, format).await,
+            Command::Inforce(command) => verbs::inforce::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(client, command, format).await,
             Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } | Command::Warden => {

@@ -1,11 +1,13 @@
 //! One file a verb.
 
+pub mod approvals;
 pub mod audit;
 pub mod completions;
 pub mod demo;
 pub mod emit;
 pub mod events;
 pub mod incidents;
+pub mod inforce;
 pub mod run;
 pub mod runs;
 pub mod schema;

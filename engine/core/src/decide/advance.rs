@@ -94,11 +94,12 @@ impl Draft {
                 StepState::Backoff { .. } | StepState::Waiting { .. } | StepState::Unknown { .. }
                     if run.cancel.is_some() =>
                 {
+                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
+                    ended = true;
+                    // After the step has ended: a child that is over at once would end it a second time.
                     if let StepState::Waiting { wait: Waiting::Run { child, .. } } = of.state {
                         self.cancel_child(child, run);
                     }
-                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
-                    ended = true;
                 }
                 StepState::Verifying { attempt: None, .. } if run.cancel.is_some() => {
                     self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));

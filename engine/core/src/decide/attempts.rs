@@ -421,8 +421,9 @@ impl Draft {
             Waiting::Event { .. } => self.fail(id, plan, place, "timed out waiting for the event"),
             Waiting::Undo { .. } => self.fail(id, plan, place, "timed out waiting for the undo, which goes on"),
             Waiting::Run { child, .. } => {
-                self.cancel_late_child(child);
+                // The step first: a child that is over at once would end it a second time.
                 self.fail(id, plan, place, format!("run {child} took too long and was cancelled"));
+                self.cancel_late_child(child);
             }
             Waiting::Approval { .. } => self.approval_expired(id, plan, place),
         }
