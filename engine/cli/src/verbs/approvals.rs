@@ -58,6 +58,8 @@ struct Target {
     step: String,
     action: String,
     with: Value,
+    #[serde(default)]
+    env: Value,
 }
 
 /// What an answer led to.
@@ -159,6 +161,19 @@ fn list(page: &Page<Approval>) -> String {
     table.render(*OUT) + page.more()
 }
 
+/// What an action is given: its parameters, after its environment where it has one.
+pub fn exactly(with: &Value, env: &Value) -> String {
+    match env.as_object().filter(|env| !env.is_empty()) {
+        Some(env) => {
+            let set = |(name, value): (&String, &Value)| {
+                format!("{name}={} ", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            };
+            format!("{}{with}", env.iter().map(set).collect::<String>())
+        }
+        None => with.to_string(),
+    }
+}
+
 impl Approval {
     fn told(&self) -> String {
         let asks = format!("run {} of {}, step {}, asks", short(&self.run), self.playbook, self.step);
@@ -177,9 +192,13 @@ impl Question {
                 Value::Array(items) => {
                     let count = if items.len() == 1 { "1 item".to_owned() } else { format!("{} items", items.len()) };
                     out.push_str(&format!("    {}  {count}\n", inert(&head)));
-                    items.iter().for_each(|item| out.push_str(&format!("      {}\n", inert(&item.to_string()))));
+                    for (at, item) in items.iter().enumerate() {
+                        out.push_str(&format!("      {}\n", inert(&exactly(item, &target.env[at]))));
+                    }
                 }
-                with => out.push_str(&format!("    {}\n      {}\n", inert(&head), inert(&with.to_string()))),
+                with => {
+                    out.push_str(&format!("    {}\n      {}\n", inert(&head), inert(&exactly(with, &target.env))));
+                }
             }
         }
         if self.targets.is_empty() {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stanch_playbook::Timestamp;
 
+use super::approvals::exactly;
 use super::runs::{Page, read};
 use crate::cli::Inforce;
 use crate::client::Client;
@@ -37,6 +38,8 @@ struct InForce {
 struct Undo {
     action: String,
     with: Value,
+    #[serde(default)]
+    env: Value,
 }
 
 /// Lists, shows, extends, takes back or ends.
@@ -138,6 +141,6 @@ fn show(of: &InForce) -> String {
         line("undo again", format!("{} UTC", format::date_time(at)));
     }
     line("done", of.done.to_string());
-    line("undo by", format!("{} {}", of.undo.action, of.undo.with));
+    line("undo by", format!("{} {}", of.undo.action, exactly(&of.undo.with, &of.undo.env)));
     out
 }
