@@ -330,6 +330,25 @@ contain:
     }
 
     #[tokio::test]
+    async fn the_environment_is_part_of_what_is_approved() {
+        let playbook = r#"
+playbook: env
+contain:
+  approve: {uses: approval, with: {prompt: "Act?"}}
+  each: {needs: [approve], foreach: "['a', 'b']", uses: exec, with: {argv: [isolate]}, env: {HOST: "{{ item }}"}}
+  one: {needs: [approve], uses: exec, with: {argv: [isolate]}, env: {HOST: c}}
+"#;
+        let engine = Engine::start_with_people(&[playbook]).await;
+        engine.run("env").await;
+        let asked = waiting(&engine).await.remove(0);
+        assert_eq!(asked["targets"][0]["env"], json!([{"HOST": "a"}, {"HOST": "b"}]), "{asked:#}");
+        assert_eq!(asked["targets"][1]["env"], json!({"HOST": "c"}));
+        let other = Engine::start_with_people(&[&playbook.replace("HOST: c", "HOST: d")]).await;
+        other.run("env").await;
+        assert_ne!(waiting(&other).await[0]["digest"], asked["digest"], "the digest is one of the environment too");
+    }
+
+    #[tokio::test]
     async fn a_denial_ends_it_and_what_does_not_fit_is_refused() {
         let engine = Engine::start_with_people(&[ASKS]).await;
         let run = engine.run("asks").await;
