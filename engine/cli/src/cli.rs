@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use stanch_journal::Hash;
+use stanch_playbook::Timestamp;
 
 use crate::format::Format;
 use crate::input::Input;
@@ -58,6 +59,16 @@ pub enum Command {
     /// Looks at incidents and acts on them
     #[command(subcommand)]
     Incidents(Incidents),
+    /// Looks at the questions that wait for an answer
+    #[command(subcommand)]
+    Approvals(Approvals),
+    /// Approves what a run asks for, after showing exactly what would be done
+    Approve(Decide),
+    /// Denies what a run asks for, after showing exactly what would be done
+    Deny(Decide),
+    /// Looks at what is in force and can be taken back, and acts on it
+    #[command(subcommand)]
+    Inforce(Inforce),
     /// Looks at what came in and could not be read
     #[command(subcommand)]
     Events(Events),
@@ -205,13 +216,19 @@ pub enum Runs {
         /// Why; stands in the record
         #[arg(long, default_value = "")]
         reason: String,
+        /// Takes back what it did, the last first
+        #[arg(long)]
+        undo: bool,
     },
     /// Says what became of a step whose outcome is unknown
     Answer {
         /// The run's id, or the beginning or the end of it
         run: String,
-        /// The step: its name, or phase.name
+        /// The step: its name, or phase.name; with an item, name[3]
         step: String,
+        /// The item of it, from 0, where it is done for each of several
+        #[arg(long, value_name = "NUMBER")]
+        item: Option<u32>,
         /// What became of it: succeeded or failed; retry tries it again
         #[arg(value_enum, hide_possible_values = true)]
         answer: Answer,
@@ -314,6 +331,94 @@ pub enum Maintenance {
     },
 }
 
+/// `stanch approvals`
+#[derive(Debug, Subcommand)]
+pub enum Approvals {
+    /// Lists the questions that wait for an answer, newest first
+    List {
+        /// A playbook's name
+        #[arg(long)]
+        playbook: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
+    /// Shows a question with exactly what would be done
+    Show {
+        /// The question's id, or the beginning or the end of it
+        approval: String,
+    },
+}
+
+/// `stanch approve` and `stanch deny`
+#[derive(Debug, Args)]
+pub struct Decide {
+    /// The question's id, or the beginning or the end of it
+    pub approval: String,
+    /// Why; stands in the record
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Answers without asking once more; needed where no terminal is
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// `stanch inforce`
+#[derive(Debug, Subcommand)]
+pub enum Inforce {
+    /// Lists what is in force, newest first, and until when
+    List {
+        /// inforce, requested, undoing, backoff, unknown or failed
+        #[arg(long)]
+        state: Option<String>,
+        /// A playbook's name
+        #[arg(long)]
+        playbook: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+        limit: u16,
+    },
+    /// Shows what was done, and what takes it back
+    Show {
+        /// Its id, or the beginning or the end of it
+        containment: String,
+    },
+    /// Keeps it in force for longer
+    #[command(group = clap::ArgGroup::new("length").required(true).args(["for", "until", "no_end"]))]
+    Extend {
+        /// Its id, or the beginning or the end of it
+        containment: String,
+        /// For how long from now on, such as 4h
+        #[arg(long = "for", id = "for", value_name = "DURATION", value_parser = duration)]
+        length: Option<Duration>,
+        /// Until when, such as 2026-11-21T18:00:00Z
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        until: Option<Timestamp>,
+        /// Until somebody takes it back
+        #[arg(long)]
+        no_end: bool,
+        /// Why; stands in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Takes it back
+    Undo {
+        /// Its id, or the beginning or the end of it
+        containment: String,
+        /// Why; stands in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Says that it is not in force any more, or never was; nothing is done about it
+    End {
+        /// Its id, or the beginning or the end of it
+        containment: String,
+        /// Why; stands in the record
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
 /// `stanch events`
 #[derive(Debug, Subcommand)]
 pub enum Events {
@@ -389,6 +494,10 @@ pub struct Schema {
 
 fn duration(text: &str) -> Result<Duration, stanch_playbook::InvalidDuration> {
     stanch_playbook::parse_duration(text)
+}
+
+fn time(text: &str) -> Result<Timestamp, stanch_playbook::time::InvalidTimestamp> {
+    Timestamp::parse(text)
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -69,14 +69,28 @@ pub fn duration(length: Duration) -> String {
 /// The mark and the style of a run's or a step's state.
 pub fn mark(state: &str) -> (&'static str, Style) {
     match state {
-        "succeeded" | "resolved" => ("✔", Style::Green),
-        "failed" => ("✘", Style::Red),
+        "succeeded" | "resolved" | "approved" => ("✔", Style::Green),
+        "failed" | "denied" => ("✘", Style::Red),
         "tolerated" => ("!", Style::Yellow),
         "unknown" => ("?", Style::Yellow),
         "skipped" | "cancelled" | "blocked" | "pending" => ("-", Style::Dim),
         "waiting" | "backoff" | "queued" => ("…", Style::Cyan),
         _ => ("▸", Style::Cyan),
     }
+}
+
+/// How far a step with items is: `12/40, 1 failed, 1 unknown`. What is over counts, and what is not green is named.
+pub fn progress<'a>(count: usize, states: impl IntoIterator<Item = (&'a str, usize)>) -> String {
+    let (mut over, mut parts) = (0, Vec::new());
+    for (state, many) in states {
+        if matches!(state, "succeeded" | "skipped" | "tolerated" | "failed" | "cancelled" | "blocked") {
+            over += many;
+        }
+        if many > 0 && !matches!(state, "succeeded" | "skipped" | "pending" | "running") {
+            parts.push(format!(", {many} {state}"));
+        }
+    }
+    format!("{over}/{count}{}", parts.concat())
 }
 
 /// A state as a cell of a table.
@@ -103,6 +117,13 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_millis(millis)), shown);
         }
+    }
+
+    #[test]
+    fn progress_counts_what_is_over_and_names_what_is_not_green() {
+        assert_eq!(progress(3, [("pending", 2), ("running", 1)]), "0/3");
+        let states = [("failed", 1), ("pending", 20), ("succeeded", 11), ("unknown", 1), ("running", 7)];
+        assert_eq!(progress(40, states), "12/40, 1 failed, 1 unknown");
     }
 
     #[test]

@@ -82,6 +82,10 @@ fn run(cli: Cli) -> Outcome {
             Command::Freeze { reason } => verbs::freeze::freeze(&client()?, &reason, format).await,
             Command::Unfreeze { reason } => verbs::freeze::unfreeze(&client()?, &reason, format).await,
             Command::Maintenance(command) => verbs::maintenance::run(&client()?, command, format).await,
+            Command::Approvals(command) => verbs::approvals::run(&client()?, command, format).await,
+            Command::Approve(arguments) => verbs::approvals::decide(&client()?, arguments, true, format).await,
+            Command::Deny(arguments) => verbs::approvals::decide(&client()?, arguments, false, format).await,
+            Command::Inforce(command) => verbs::inforce::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(client, command, format).await,
             Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } | Command::Warden => {

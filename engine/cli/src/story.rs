@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use stanch_core::attempt::AttemptId;
-use stanch_core::record::{Answer, Body, Ending, Record, RunOutcome, RunStarted, Then, Waiting};
+use stanch_core::ContainmentId;
+use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::record::{
+    Answer, ApprovalRequested, Body, Ending, ItemsStarted, Record, RunOutcome, RunStarted, Then, UndoRequested,
+    Verdict, Verification, Waiting,
+};
 use stanch_playbook::{StepKey, Timestamp};
 
 use crate::format::{self, mark};
@@ -13,6 +17,9 @@ use crate::terminal::{Style, Terminal, cut, inert, pad, width};
 
 /// The columns of a duration, such as `999 ms` or `59.9 s`.
 const DURATION: usize = 7;
+
+/// How many items of a step are told of one by one where something is wrong with them; the others are counted.
+const TOLD_ITEMS: usize = 5;
 
 /// What was told of a run so far.
 #[derive(Debug)]
@@ -25,7 +32,40 @@ pub struct Story {
     started_at: Timestamp,
     phase: String,
     steps: BTreeMap<StepKey, Told>,
+    /// What the run put in force, by the step and the item.
+    inforce: BTreeMap<(StepKey, Option<u32>), ContainmentId>,
+    undo: Undoing,
     outcome: Option<RunOutcome>,
+}
+
+/// What is being taken back.
+#[derive(Debug, Default)]
+struct Undoing {
+    asked: usize,
+    done: usize,
+}
+
+/// The items of a step.
+#[derive(Debug, Default)]
+struct Items {
+    states: Vec<&'static str>,
+    counts: BTreeMap<&'static str, usize>,
+    /// How many were told of.
+    told: usize,
+}
+
+impl Items {
+    fn enter(&mut self, item: u32, state: &'static str) {
+        if let Some(known) = self.states.get_mut(item as usize) {
+            let before = std::mem::replace(known, state);
+            self.counts.entry(before).and_modify(|count| *count = count.saturating_sub(1));
+            *self.counts.entry(state).or_insert(0) += 1;
+        }
+    }
+
+    fn progress(&self) -> String {
+        format::progress(self.states.len(), self.counts.iter().map(|(state, count)| (*state, *count)))
+    }
 }
 
 /// What was told of a step so far.
@@ -38,6 +78,11 @@ struct Told {
     running: Option<Timestamp>,
     /// When an attempt is due, or a wait over, as far as that is known.
     until: Option<Timestamp>,
+    /// How often it was looked whether it holds.
+    looks: u32,
+    items: Option<Items>,
+    /// Whether it was told that it is in force.
+    contained: bool,
 }
 
 impl Story {
@@ -58,6 +103,8 @@ impl Story {
             started_at: Timestamp::EPOCH,
             phase: String::new(),
             steps: told,
+            inforce: BTreeMap::new(),
+            undo: Undoing::default(),
             outcome: None,
         }
     }
@@ -74,7 +121,8 @@ impl Story {
             Body::RunStarted(body) => self.start(body, at),
             Body::RunCancelRequested(body) => {
                 let why = if body.reason.is_empty() { String::new() } else { format!(": {}", body.reason) };
-                self.aside(Style::Yellow, &format!("{} asks for the run's end{why}", person(record)))
+                let undo = if body.undo { ", and for what it did to be taken back" } else { "" };
+                self.aside(Style::Yellow, &format!("{} asks for the run's end{undo}{why}", person(record)))
             }
             Body::RunReleased(_) => self.aside(Style::Dim, "its turn has come"),
             Body::RunFinished(body) => {
@@ -84,38 +132,66 @@ impl Story {
                 let line = format!("{mark} run {} {} after {took}", self.run, body.outcome.as_str());
                 format!("\n{}\n", self.terminal.paint(style, &line))
             }
+            Body::AttemptScheduled(body) if body.attempt.purpose == Purpose::Undo => String::new(),
             Body::AttemptScheduled(body) => {
                 let told = self.steps.entry(body.attempt.step.clone()).or_default();
-                told.action = Some(body.action.to_string());
+                if body.attempt.purpose == Purpose::Do {
+                    told.action = Some(body.action.to_string());
+                }
                 told.since.get_or_insert(at);
-                told.running = Some(at);
-                told.until = None;
+                match (&mut told.items, body.attempt.item) {
+                    (Some(items), Some(item)) => items.enter(item, "running"),
+                    _ => {
+                        told.running = Some(at);
+                        told.until = None;
+                    }
+                }
                 String::new()
             }
+            Body::AttemptSucceeded(body) if body.attempt.purpose == Purpose::Undo => self.undone(&body.attempt),
             Body::AttemptSucceeded(body) => match &body.unsettled {
-                None => self.step(&body.attempt.step, "succeeded", at, &self.gist(&body.attempt.step, &body.output)),
-                Some(unsettled) => self.lost(&body.attempt, unsettled.then, "succeeded", &unsettled.reason, at),
+                None => {
+                    let text = match body.attempt.purpose {
+                        Purpose::Verify => self.verified(&body.attempt),
+                        _ => self.gist(&body.attempt.step, &body.output),
+                    };
+                    self.moved(&body.attempt.step, body.attempt.item, "succeeded", at, &text)
+                }
+                Some(unsettled) => {
+                    let reason = match &body.verification {
+                        Some(verification) => looks_of(verification, at),
+                        None => unsettled.reason.to_string(),
+                    };
+                    self.lost(&body.attempt, unsettled.then, "succeeded", &reason, at)
+                }
             },
             Body::AttemptFailed(body) => self.lost(&body.attempt, body.then, "failed", &body.error, at),
-            Body::AttemptUnknown(body) => self.lost(&body.attempt, body.then, "unknown", &body.reason, at),
+            Body::AttemptUnknown(body) => {
+                let reason = match &body.verification {
+                    Some(verification) => format!("{}; {}", body.reason, looks_of(verification, at)),
+                    None => body.reason.to_string(),
+                };
+                self.lost(&body.attempt, body.then, "unknown", &reason, at)
+            }
             Body::AttemptLate(body) => {
-                let text = format!("a late result of {} says {}; it changes nothing", body.attempt.step, body.outcome);
+                let step = place(&body.attempt.step, body.attempt.item);
+                let text = format!("a late result of {step} says {}; it changes nothing", body.outcome);
                 self.aside(Style::Yellow, &text)
             }
-            Body::StepWaiting(body) => self.wait(&body.step, body.wait, at),
+            Body::StepWaiting(body) => self.wait(&body.step, body.item, body.wait, at),
             Body::StepWoken(body) => {
-                let text = if self.action(&body.step) == "wait" { "it is over" } else { "" };
-                self.step(&body.step, "succeeded", at, text)
+                let text = match self.action(&body.step) {
+                    "wait" => "it is over".to_owned(),
+                    "approval" => "approved".to_owned(),
+                    "undo" => "taken back".to_owned(),
+                    "playbook" => "its run succeeded".to_owned(),
+                    _ => String::new(),
+                };
+                self.moved(&body.step, body.item, "succeeded", at, &text)
             }
             Body::StepEnded(body) => {
-                let state = match body.ending {
-                    Ending::Skipped => "skipped",
-                    Ending::Blocked => "blocked",
-                    Ending::Cancelled => "cancelled",
-                    Ending::Failed => "failed",
-                    Ending::Tolerated => "tolerated",
-                };
-                self.step(&body.step, state, at, &body.reason)
+                let state = ended(body.ending);
+                self.moved(&body.step, body.item, state, at, &body.reason)
             }
             Body::StepAnswered(body) => {
                 let note = if body.note.is_empty() { String::new() } else { format!(": {}", body.note) };
@@ -125,8 +201,51 @@ impl Story {
                     Answer::Failed => ("failed", "it failed"),
                     Answer::Retry => ("backoff", "try again"),
                 };
-                self.step(&body.step, state, at, &format!("{} says {said}{note}", person(record)))
+                let text = format!("{} says {said}{note}", person(record));
+                match body.item {
+                    None => self.step(&body.step, state, at, &text),
+                    Some(item) => {
+                        self.count(&body.step, item, state);
+                        self.aside(Style::Plain, &format!("{}: {text}", place(&body.step, body.item)))
+                    }
+                }
             }
+            Body::ItemsStarted(body) => self.start_items(body, at),
+            Body::ItemsEnded(body) => {
+                let progress = self.steps.get(&body.step).and_then(|told| told.items.as_ref()).map(Items::progress);
+                let progress = progress.unwrap_or_default();
+                match &body.failure {
+                    None => self.step(&body.step, "succeeded", at, &progress),
+                    Some(failure) => {
+                        let text = format!("{progress}: {}", failure.reason);
+                        self.step(&body.step, ended(failure.ending), at, &text)
+                    }
+                }
+            }
+            Body::ApprovalRequested(body) => self.ask(body, at),
+            Body::ApprovalDecided(body) => {
+                let verb = match body.verdict {
+                    Verdict::Approved => "approves",
+                    Verdict::Denied => "denies",
+                };
+                let why = if body.reason.is_empty() { String::new() } else { format!(": {}", body.reason) };
+                let style = mark(body.verdict.as_str()).1;
+                self.aside(style, &format!("{} {verb} {}{why}", person(record), name_of(body.step.as_str())))
+            }
+            Body::ContainmentStarted(body) => {
+                self.inforce.insert((body.step.clone(), body.item), body.containment);
+                let told = self.steps.entry(body.step.clone()).or_default();
+                if std::mem::replace(&mut told.contained, true) {
+                    return String::new();
+                }
+                let until = match body.until {
+                    Some(until) => format!("until {} UTC", format::date_time(until)),
+                    None => "until it is taken back".to_owned(),
+                };
+                let name = name_of(body.step.as_str());
+                self.remark(Style::Dim, &format!("{name} is in force {until}; stanch inforce list"))
+            }
+            Body::UndoRequested(body) => self.take_back(body),
             // What is not about this run.
             _ => String::new(),
         }
@@ -134,8 +253,17 @@ impl Story {
 
     /// What is under way, in one line for the moment.
     pub fn status(&self, now: Timestamp) -> Option<String> {
+        let under_way = |items: &Items| items.counts.iter().any(|(state, count)| *count > 0 && is_live(state));
+        let with_items = self.steps.values().any(|told| told.items.as_ref().is_some_and(under_way));
         let of = |(key, told): (&StepKey, &Told)| {
             let name = inert(name_of(key.as_str()));
+            if let Some(items) = told.items.as_ref().filter(|items| under_way(items)) {
+                return Some(format!("{name} {}", items.progress()));
+            }
+            if let (true, Some(until)) = (told.looks > 0, told.until) {
+                let left = format::duration(until.since(now));
+                return Some(format!("{name} look {} in {left}", told.looks + 1));
+            }
             match (told.running, told.until) {
                 (Some(since), _) => Some(format!("{name} {}", format::duration(now.since(since)))),
                 (None, Some(until)) if until > now => {
@@ -144,11 +272,17 @@ impl Story {
                 (None, _) => None,
             }
         };
-        let parts: Vec<String> = self.steps.iter().filter_map(of).collect();
+        let mut parts: Vec<String> = self.steps.iter().filter_map(of).collect();
+        if self.undo.done < self.undo.asked {
+            parts.push(format!("undo {}/{}", self.undo.done, self.undo.asked));
+        }
         if parts.is_empty() || self.outcome.is_some() {
             return None;
         }
-        let text = cut(&format!("  ▸ {}", parts.join(", ")), self.terminal.columns.unwrap_or(80).saturating_sub(1));
+        let text = cut(
+            &format!("  ▸ {}", parts.join(if with_items { "; " } else { ", " })),
+            self.terminal.columns.unwrap_or(80).saturating_sub(1),
+        );
         Some(self.terminal.paint(Style::Cyan, &text))
     }
 
@@ -178,35 +312,231 @@ impl Story {
         format!("  {}\n", self.terminal.paint(style, &inert(text)))
     }
 
-    /// An attempt that did not succeed.
-    fn lost(&mut self, attempt: &AttemptId, then: Then, outcome: &str, why: &str, at: Timestamp) -> String {
-        let step = &attempt.step;
+    /// A line that belongs to the one before it.
+    fn remark(&self, style: Style, text: &str) -> String {
+        let room = self.terminal.columns.map_or(usize::MAX, |columns| columns.saturating_sub(6).max(20));
+        format!("      {}\n", self.terminal.paint(style, &cut(&inert(text), room)))
+    }
+
+    /// A command to type, which is never cut.
+    fn command(&self, text: &str) -> String {
+        format!("      {}\n", self.terminal.paint(Style::Yellow, &inert(text)))
+    }
+
+    /// A step, or an item of it, came into a state. Of items what is wrong is told, and not of too many.
+    fn moved(&mut self, step: &StepKey, item: Option<u32>, state: &'static str, at: Timestamp, text: &str) -> String {
+        let Some(item) = item else { return self.step(step, state, at, text) };
+        self.count(step, item, state);
+        if !matches!(state, "failed" | "tolerated" | "unknown") {
+            return String::new();
+        }
+        let Some(items) = self.steps.get_mut(step).and_then(|told| told.items.as_mut()) else { return String::new() };
+        items.told += 1;
+        let told = items.told;
+        let name = place(step, Some(item));
+        match told {
+            told if told <= TOLD_ITEMS => {
+                let (mark, style) = mark(state);
+                let word = if text.starts_with(state) { "" } else { state };
+                let text = cut(
+                    &inert(&format!("{name}  {word}{}{text}", if word.is_empty() { "" } else { ": " })),
+                    self.room(8),
+                );
+                format!("      {} {text}\n", self.terminal.paint(style, mark))
+            }
+            told if told == TOLD_ITEMS + 1 => {
+                let text =
+                    format!("more items of {} are counted; stanch runs show {}", name_of(step.as_str()), self.run);
+                self.remark(Style::Dim, &text)
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn room(&self, before: usize) -> usize {
+        self.terminal.columns.map_or(usize::MAX, |columns| columns.saturating_sub(before).max(20))
+    }
+
+    fn count(&mut self, step: &StepKey, item: u32, state: &'static str) {
+        if let Some(items) = self.steps.get_mut(step).and_then(|told| told.items.as_mut()) {
+            items.enter(item, state);
+        }
+    }
+
+    fn start_items(&mut self, body: &ItemsStarted, at: Timestamp) -> String {
+        let count = body.items.len();
+        let told = self.steps.entry(body.step.clone()).or_default();
+        told.since.get_or_insert(at);
+        told.items =
+            Some(Items { states: vec!["pending"; count], counts: BTreeMap::from([("pending", count)]), told: 0 });
+        let text = if count == 1 { "1 item".to_owned() } else { format!("{count} items") };
+        self.step(&body.step, "running", at, &text)
+    }
+
+    fn ask(&mut self, body: &ApprovalRequested, at: Timestamp) -> String {
+        let told = self.steps.entry(body.step.clone()).or_default();
+        told.action = Some("approval".to_owned());
+        told.since.get_or_insert(at);
+        let again = if body.replaces.is_some() { "asked again, what would be done has changed: " } else { "" };
+        let mut out = self.step(&body.step, "waiting", at, &format!("{again}{}", body.prompt));
+        self.steps.entry(body.step.clone()).or_default().until = body.expires_at;
+        let of = if body.from.is_empty() { "anybody".to_owned() } else { body.from.join(", ") };
+        let quorum = if body.quorum > 1 { format!(", {} must agree", body.quorum) } else { String::new() };
+        let until = body.expires_at.map(|at| format!(", until {} UTC", format::date_time(at))).unwrap_or_default();
+        out.push_str(&self.remark(Style::Dim, &format!("asks {of}{quorum}{until}")));
+        for target in &*body.targets {
+            let name = name_of(target.step.as_str());
+            let what = match &*target.with {
+                Value::Array(items) => format!("{} items", items.len()),
+                Value::Null => "what exactly is not known yet".to_owned(),
+                with => with.to_string(),
+            };
+            out.push_str(&self.remark(Style::Plain, &format!("{name}  {}  {what}", target.action)));
+        }
+        let id = body.approval.to_string();
+        let id = format::short(&id);
+        out.push_str(&self.command(&format!("stanch approve {id}, or stanch deny {id}")));
+        out
+    }
+
+    fn take_back(&mut self, body: &UndoRequested) -> String {
+        if self.undo.done >= self.undo.asked {
+            self.undo = Undoing::default();
+        }
+        self.undo.asked += body.containments.len();
+        let what = match body.containments.len() {
+            1 => "what was done".to_owned(),
+            count => format!("{count} things, the last first"),
+        };
+        self.aside(Style::Yellow, &format!("taking back {what}: {}", body.reason))
+    }
+
+    /// Something was taken back; of many only that all were.
+    fn undone(&mut self, attempt: &AttemptId) -> String {
+        self.inforce.remove(&(attempt.step.clone(), attempt.item));
+        self.undo.done += 1;
+        let Undoing { asked, done } = self.undo;
+        if asked > TOLD_ITEMS {
+            return if done == asked {
+                self.aside(Style::Green, &format!("took back all {asked}"))
+            } else {
+                String::new()
+            };
+        }
+        self.aside(Style::Green, &format!("took back {}", place(&attempt.step, attempt.item)))
+    }
+
+    /// Something that was not taken back, or not yet.
+    fn not_undone(&mut self, attempt: &AttemptId, then: Then, why: &str, at: Timestamp) -> String {
+        let what = place(&attempt.step, attempt.item);
         match then {
-            Then::Fail => self.step(step, "failed", at, why),
-            Then::Tolerate => self.step(step, "tolerated", at, why),
-            Then::Cancel => self.step(step, "cancelled", at, why),
-            Then::Verify => self.step(step, "verifying", at, why),
             Then::Retry { at: next } | Then::Redo { at: next } => {
                 let again = format::duration(next.since(at));
-                let text = format!("attempt {} {outcome}: {why}; again in {again}", attempt.number);
-                let line = self.step(step, "backoff", at, &text);
+                self.aside(
+                    Style::Yellow,
+                    &format!("undo of {what}, attempt {}: {why}; again in {again}", attempt.number),
+                )
+            }
+            Then::Ask | Then::Verify => {
+                self.undo.done += 1;
+                let told = self.aside(Style::Yellow, &format!("? whether {what} was taken back is unknown: {why}"));
+                told + &self.after_undo(attempt)
+            }
+            Then::Fail | Then::Tolerate | Then::Cancel => {
+                self.undo.done += 1;
+                let told =
+                    self.aside(Style::Red, &format!("✘ {what} could not be taken back and stays in force: {why}"));
+                told + &self.after_undo(attempt)
+            }
+        }
+    }
+
+    fn after_undo(&self, attempt: &AttemptId) -> String {
+        let id = self.inforce.get(&(attempt.step.clone(), attempt.item)).map(ToString::to_string);
+        let id = id.as_deref().map_or("ID", format::short);
+        self.command(&format!("stanch inforce undo {id}, or stanch inforce end {id} where it is over"))
+    }
+
+    fn verified(&mut self, attempt: &AttemptId) -> String {
+        let told = self.steps.entry(attempt.step.clone()).or_default();
+        let looks = std::mem::take(&mut told.looks);
+        match looks {
+            0 => "verified".to_owned(),
+            looks => format!("verified at look {}", looks + 1),
+        }
+    }
+
+    /// An attempt that did not succeed, or did not settle its step.
+    fn lost(&mut self, attempt: &AttemptId, then: Then, outcome: &str, why: &str, at: Timestamp) -> String {
+        let step = &attempt.step;
+        if attempt.purpose == Purpose::Undo {
+            return self.not_undone(attempt, then, why, at);
+        }
+        match then {
+            Then::Fail => self.moved(step, attempt.item, "failed", at, why),
+            Then::Tolerate => self.moved(step, attempt.item, "tolerated", at, why),
+            Then::Cancel => self.moved(step, attempt.item, "cancelled", at, why),
+            Then::Verify => self.moved(step, attempt.item, "verifying", at, why),
+            // A look that did not show yet what is waited for: told once, then counted.
+            Then::Retry { at: next } if attempt.purpose == Purpose::Verify || outcome == "succeeded" => {
+                let told = self.steps.entry(step.clone()).or_default();
+                told.running = None;
+                if let Some(item) = attempt.item {
+                    self.count(step, item, if attempt.purpose == Purpose::Verify { "verifying" } else { "backoff" });
+                    return String::new();
+                }
+                told.looks += 1;
+                let first = told.looks == 1;
+                let line = match first {
+                    true => {
+                        let state = if attempt.purpose == Purpose::Verify { "verifying" } else { "backoff" };
+                        let again = format::duration(next.since(at));
+                        self.step(step, state, at, &format!("{why}; looks again in {again}"))
+                    }
+                    false => String::new(),
+                };
                 self.steps.entry(step.clone()).or_default().until = Some(next);
                 line
             }
+            Then::Retry { at: next } | Then::Redo { at: next } => {
+                let again = format::duration(next.since(at));
+                let text = format!("attempt {} {outcome}: {why}; again in {again}", attempt.number);
+                let line = self.moved(step, attempt.item, "backoff", at, &text);
+                if attempt.item.is_none() {
+                    self.steps.entry(step.clone()).or_default().until = Some(next);
+                }
+                line
+            }
             Then::Ask => {
-                let mut line = self.step(step, "unknown", at, why);
-                let name = inert(name_of(step.as_str()));
-                let ask = format!("stanch runs answer {} {name} succeeded|failed|retry", self.run);
-                line.push_str(&format!("      {}\n", self.terminal.paint(Style::Yellow, &ask)));
+                let mut line = self.moved(step, attempt.item, "unknown", at, why);
+                let name = name_of(step.as_str());
+                let item = attempt.item.map(|item| format!(" --item {item}")).unwrap_or_default();
+                let ask = format!("stanch runs answer {} {name}{item} succeeded|failed|retry", self.run);
+                let counted = attempt.item.is_some() && line.is_empty();
+                let more =
+                    self.steps.get(step).and_then(|told| told.items.as_ref()).is_some_and(|of| of.told > TOLD_ITEMS);
+                if !counted && !more {
+                    line.push_str(&self.command(&ask));
+                }
                 line
             }
         }
     }
 
-    fn wait(&mut self, step: &StepKey, wait: Waiting, at: Timestamp) -> String {
+    fn wait(&mut self, step: &StepKey, item: Option<u32>, wait: Waiting, at: Timestamp) -> String {
         let told = self.steps.entry(step.clone()).or_default();
+        if let Some(item) = item {
+            self.count(step, item, "waiting");
+            return String::new();
+        }
         let again = told.since.is_some();
-        told.action = Some("wait".to_owned());
+        let action = match wait {
+            Waiting::Time { .. } | Waiting::Resolved { .. } | Waiting::Event { .. } => "wait",
+            Waiting::Approval { .. } => "approval",
+            Waiting::Run { .. } => "playbook",
+            Waiting::Undo { .. } => "undo",
+        };
+        told.action = Some(action.to_owned());
         told.since.get_or_insert(at);
         let (text, until) = match wait {
             Waiting::Time { until } => (format!("for {}", format::duration(until.since(at))), Some(until)),
@@ -218,10 +548,13 @@ impl Story {
             Waiting::Resolved { settled_at: Some(settled), .. } => {
                 (format!("all alerts are resolved; {} more to be sure", whole(settled.since(at))), Some(settled))
             }
-            Waiting::Event { .. } => ("for an event".to_owned(), None),
+            Waiting::Event { expires_at } => ("for an event".to_owned(), expires_at),
             Waiting::Approval { expires_at, .. } => ("for an approval".to_owned(), expires_at),
-            Waiting::Run { child, .. } => (format!("for run {}", format::short(&child.to_string())), None),
-            Waiting::Undo { .. } => ("for the undo".to_owned(), None),
+            Waiting::Run { child, .. } => {
+                let child = child.to_string();
+                (format!("for its run; stanch runs watch {}", format::short(&child)), None)
+            }
+            Waiting::Undo { .. } => ("for what was done to be taken back".to_owned(), None),
         };
         let line = self.step(step, "waiting", at, &text);
         self.steps.entry(step.clone()).or_default().until = until;
@@ -239,13 +572,16 @@ impl Story {
         let told = self.steps.entry(key.clone()).or_default();
         told.running = None;
         told.until = None;
+        if state != "verifying" && state != "backoff" {
+            told.looks = 0;
+        }
         let took = told.since.map(|since| format::duration(at.since(since)));
-        let took = took.filter(|_| state != "waiting").unwrap_or_default();
+        let took = took.filter(|_| !matches!(state, "waiting" | "running")).unwrap_or_default();
         let action = told.action.clone().unwrap_or_default();
         let (mark, style) = mark(state);
         let (names, actions) = self.columns;
         let text = match state {
-            "succeeded" | "failed" | "waiting" | "backoff" => inert(text),
+            "succeeded" | "failed" | "waiting" | "backoff" | "running" => inert(text),
             _ if text.starts_with(state) => inert(text),
             _ => inert(&format!("{state}: {text}")),
         };
@@ -311,6 +647,33 @@ fn whole(length: Duration) -> String {
     }
 }
 
+/// A step, or an item of it.
+fn place(step: &StepKey, item: Option<u32>) -> String {
+    let name = name_of(step.as_str());
+    item.map_or_else(|| name.to_owned(), |item| format!("{name}[{item}]"))
+}
+
+/// How a step is verified, in words.
+fn looks_of(verification: &Verification, at: Timestamp) -> String {
+    let (every, within) = (whole(verification.every), whole(verification.deadline.since(at)));
+    format!("{} looks every {every}, for {within} at most", verification.call.action)
+}
+
+const fn ended(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Skipped => "skipped",
+        Ending::Blocked => "blocked",
+        Ending::Cancelled => "cancelled",
+        Ending::Failed => "failed",
+        Ending::Tolerated => "tolerated",
+    }
+}
+
+/// Whether a state of an item is one in which something goes on.
+fn is_live(state: &str) -> bool {
+    matches!(state, "running" | "backoff" | "verifying" | "waiting" | "unknown")
+}
+
 fn person(record: &Record) -> String {
     let actor = record.actor.as_str();
     actor.strip_prefix("person:").unwrap_or(actor).to_owned()
@@ -324,10 +687,12 @@ mod tests {
     use stanch_core::attempt::Purpose;
     use stanch_core::event::Event;
     use stanch_core::record::{
-        Actor, AttemptFailed, AttemptScheduled, AttemptSucceeded, AttemptUnknown, Cause, RunFinished, StepAnswered,
-        StepEnded, StepWaiting, StepWoken,
+        Actor, ApprovalDecided, ApprovalTarget, AttemptFailed, AttemptScheduled, AttemptSucceeded, AttemptUnknown,
+        Cause, ContainmentStarted, ItemsEnded, ItemsFailure, RenderedCall, RunFinished, StepAnswered, StepEnded,
+        StepWaiting, StepWoken, Unsettled,
     };
-    use stanch_core::{Epoch, IncidentId, RunId, Sequence};
+    use stanch_core::{ApprovalId, Epoch, IncidentId, RunId, Sequence};
+    use stanch_playbook::plan::{Jitter, OnUnknown, Policy, Retry};
     use stanch_playbook::{ActionName, PlanDigest, PlaybookName};
 
     use super::*;
@@ -386,6 +751,8 @@ mod tests {
             queued: false,
             parent: None,
             children: BTreeMap::new(),
+            held: None,
+            hold_until: None,
         }
         .into()
     }
@@ -471,6 +838,215 @@ mod tests {
              ? stop      http    1.6 s  unknown: timed out\n      \
              stanch runs answer 456789ab stop succeeded|failed|retry\n  \
              ✘ stop      http    1m01s  ann says it failed: saw it\n",
+        );
+    }
+
+    fn at_item(step: &str, item: u32) -> AttemptId {
+        AttemptId { item: Some(item), ..attempt(step, 1) }
+    }
+
+    fn with(attempt: AttemptId, purpose: Purpose, number: u32) -> AttemptId {
+        AttemptId { purpose, number, ..attempt }
+    }
+
+    fn claimed(attempt: AttemptId, action: &str) -> Body {
+        AttemptScheduled {
+            idempotency_key: attempt.idempotency_key(),
+            attempt,
+            action: ActionName::new(action),
+            with: Arc::new(json!({})),
+            env: Arc::new(json!({})),
+            timeout: Duration::from_secs(1),
+        }
+        .into()
+    }
+
+    fn done(attempt: AttemptId, unsettled: Option<(&str, Then)>, verification: Option<Verification>) -> Body {
+        AttemptSucceeded {
+            attempt,
+            output: Arc::new(json!({"status": 200})),
+            outputs: Arc::new(Value::Null),
+            unsettled: unsettled.map(|(reason, then)| Unsettled { reason: reason.into(), then }),
+            verification: verification.map(Arc::new),
+        }
+        .into()
+    }
+
+    fn failed(attempt: AttemptId, then: Then) -> Body {
+        AttemptFailed { attempt, error: "status 503".into(), output: None, then }.into()
+    }
+
+    fn held(item: Option<u32>, until: Option<Timestamp>) -> Body {
+        let retry = Retry {
+            max_attempts: 1,
+            initial_interval: Duration::ZERO,
+            backoff: 1.0,
+            max_interval: Duration::ZERO,
+            jitter: Jitter::None,
+        };
+        let (with, env) = (Arc::new(json!({})), Arc::new(json!({})));
+        ContainmentStarted {
+            containment: ContainmentId(uuid::Uuid::from_u128(0xc0_ffee)),
+            run: run(),
+            step: StepKey::new("contain.stop"),
+            item,
+            done: Arc::new(json!({})),
+            undo: RenderedCall { action: ActionName::new("http"), with, env, timeout: Duration::from_secs(1) },
+            policy: Policy { idempotent: true, retry, on_unknown: OnUnknown::Ask },
+            until,
+            certain: true,
+        }
+        .into()
+    }
+
+    #[test]
+    fn items_are_one_line_and_what_is_wrong_with_them_is_told_a_few_times() {
+        let step = || StepKey::new("contain.stop");
+        let items: Arc<[Value]> = (0..40).map(Value::from).collect();
+        let mut records = vec![(0, ItemsStarted { run: run(), step: step(), items }.into())];
+        for item in 0..40 {
+            records.push((100, claimed(at_item("contain.stop", item), "http")));
+        }
+        for item in 0..12 {
+            let body = match item {
+                3 => failed(at_item("contain.stop", 3), Then::Fail),
+                4 => {
+                    let attempt = at_item("contain.stop", 4);
+                    AttemptUnknown { attempt, reason: "reset".into(), then: Then::Ask, verification: None }.into()
+                }
+                item => done(at_item("contain.stop", item), None, None),
+            };
+            records.push((200, body));
+            records.push((200, held(Some(item), None)));
+        }
+        let expected = "\ncontain\n  ▸ stop      http           40 items\n      \
+                        stop is in force until it is taken back; stanch inforce list\n      \
+                        ✘ stop[3]  failed: status 503\n      ? stop[4]  unknown: reset\n      \
+                        stanch runs answer  stop --item 4 succeeded|failed|retry\n";
+        let story = check(records.clone(), expected);
+        assert_eq!(story.status(at(300)).as_deref(), Some("  ▸ stop 11/40, 1 failed, 1 unknown"));
+        for item in 12..40 {
+            records.push((400, failed(at_item("contain.stop", item), Then::Fail)));
+        }
+        let failure = Some(ItemsFailure { ending: Ending::Failed, reason: "29 of 40 items failed".into() });
+        records.push((500, ItemsEnded { run: run(), step: step(), failure }.into()));
+        let more = (12..15).map(|item| format!("      ✘ stop[{item}]  failed: status 503\n")).collect::<String>();
+        check(
+            records,
+            &format!(
+                "{expected}{more}      more items of stop are counted; stanch runs show \n  \
+                 ✘ stop      http   500 ms  39/40, 29 failed, 1 unknown: 29 of 40 items failed\n"
+            ),
+        );
+    }
+
+    #[test]
+    fn a_verification_is_told_once_and_its_looks_are_counted() {
+        let (action, env) = (ActionName::new("http"), Arc::new(json!({})));
+        let call = RenderedCall { action, with: env.clone(), env, timeout: Duration::from_secs(1) };
+        let verification = Verification { call, every: Duration::from_secs(5), deadline: at(120_010) };
+        let look = |number| with(attempt("contain.stop", 1), Purpose::Verify, number);
+        let not_yet = Some(("the verification does not hold yet", Then::Retry { at: at(10_020) }));
+        let mut records = vec![
+            (0, scheduled("contain.stop", 1, "exec")),
+            (10, done(attempt("contain.stop", 1), Some(("to be verified", Then::Verify)), Some(verification))),
+            (10, claimed(look(1), "http")),
+            (20, done(look(1), Some(("the verification does not hold yet", Then::Retry { at: at(5_020) })), None)),
+            (5_020, claimed(look(2), "http")),
+            (5_020, done(look(2), not_yet, None)),
+        ];
+        let begun = "\ncontain\n  ▸ stop      exec    10 ms  verifying: http looks every 5 s, for 2m00s at most\n  \
+                     ▸ stop      exec    20 ms  verifying: the verification does not hold yet; looks again in 5.0 s\n";
+        let story = check(records.clone(), begun);
+        assert_eq!(story.status(at(6_020)).as_deref(), Some("  ▸ stop look 3 in 4.0 s"));
+        records.extend([(10_020, claimed(look(3), "http")), (10_030, done(look(3), None, None))]);
+        check(records, &format!("{begun}  ✔ stop      exec   10.0 s  verified at look 3\n"));
+    }
+
+    #[test]
+    fn a_question_shows_what_would_be_done_and_how_to_answer() {
+        let (step, approval) = (StepKey::new("contain.approve"), ApprovalId(uuid::Uuid::from_u128(0xab_cdef_0123)));
+        let target = |step, with| ApprovalTarget {
+            step: StepKey::new(step),
+            action: "http".into(),
+            with: Arc::new(with),
+            env: Arc::new(Value::Null),
+        };
+        let asked = ApprovalRequested {
+            approval,
+            run: run(),
+            step: step.clone(),
+            prompt: "Isolate\u{1b}?".into(),
+            targets: Arc::new([target("contain.stop", json!([1, 2])), target("contain.block", json!({"url": "x"}))]),
+            digest: "00".into(),
+            from: vec!["group:sec".to_owned(), "bob".to_owned()],
+            quorum: 2,
+            excluded: None,
+            expires_at: Some(at(900_000)),
+            replaces: None,
+        };
+        let decided = ApprovalDecided {
+            resumes: false,
+            approval,
+            run: run(),
+            step: step.clone(),
+            verdict: Verdict::Denied,
+            digest: "00".into(),
+            via: "token".to_owned(),
+            reason: "a drill".to_owned(),
+        };
+        let ending = Ending::Failed;
+        let reason = "denied by person:ann: a drill".into();
+        let ended = StepEnded { run: run(), step, item: None, ending, reason };
+        let story = check(
+            vec![(0, asked.into()), (100, decided.into()), (100, ended.into())],
+            &format!(
+                "\ncontain\n  … approve   approval           Isolate\\u{{1b}}?\n      \
+                 asks group:sec, bob, 2 must agree, until {} UTC\n      stop  http  2 items\n      \
+                 block  http  {{\"url\":\"x\"}}\n      stanch approve cdef0123, or stanch deny cdef0123\n  \
+                 ann denies approve: a drill\n  ✘ approve   approval   100 ms  denied by person:ann: a drill\n",
+                format::date_time(at(900_000))
+            ),
+        );
+        assert_eq!(story.status(at(200)), None);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_told_and_what_cannot_be_says_what_to_do() {
+        let undo = |number| with(attempt("contain.stop", 1), Purpose::Undo, number);
+        let ask = |reason: &str| UndoRequested {
+            containments: vec![ContainmentId(uuid::Uuid::from_u128(0xc0_ffee))],
+            run: Some(run()),
+            step: None,
+            reason: reason.to_owned(),
+        };
+        let mut records = vec![
+            (0, scheduled("contain.stop", 1, "http")),
+            (10, done(attempt("contain.stop", 1), None, None)),
+            (10, held(None, Some(at(60_000)))),
+            (20, ask("contain.other failed").into()),
+            (20, claimed(undo(1), "http")),
+            (30, failed(undo(1), Then::Retry { at: at(1_030) })),
+        ];
+        let begun = format!(
+            "\ncontain\n  ✔ stop      http    10 ms  status 200\n      \
+             stop is in force until {} UTC; stanch inforce list\n  \
+             taking back what was done: contain.other failed\n  \
+             undo of stop, attempt 1: status 503; again in 1.0 s\n",
+            format::date_time(at(60_000))
+        );
+        let story = check(records.clone(), &begun);
+        assert_eq!(story.status(at(40)).as_deref(), Some("  ▸ undo 0/1"));
+        let mut succeeded = records.clone();
+        succeeded.extend([(1_030, claimed(undo(2), "http")), (1_040, done(undo(2), None, None))]);
+        check(succeeded, &format!("{begun}  took back stop\n"));
+        records.extend([(1_030, claimed(undo(2), "http")), (1_040, failed(undo(2), Then::Fail))]);
+        check(
+            records,
+            &format!(
+                "{begun}  ✘ stop could not be taken back and stays in force: status 503\n      \
+                 stanch inforce undo 00c0ffee, or stanch inforce end 00c0ffee where it is over\n"
+            ),
         );
     }
 

@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub mod approvals;
 pub mod audit;
 pub mod completions;
 pub mod demo;
@@ -7,6 +8,7 @@ pub mod emit;
 pub mod events;
 pub mod freeze;
 pub mod incidents;
+pub mod inforce;
 pub mod maintenance;
 pub mod run;
 pub mod runs;

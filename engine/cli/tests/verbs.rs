@@ -290,3 +290,132 @@ fn what_cannot_be_read_is_a_dead_letter_that_can_be_seen_and_replayed() {
     let replayed = engine.stanch(&["events", "replay", &id]);
     assert_eq!((replayed.exit, replayed.err.contains("error:")), (1, true), "{}", replayed.out);
 }
+
+const PEOPLE: &str = "people: {ann: {groups: [sec]}}\ntokens: [{person: ann, from: 'file:HOME/ann'}]\n";
+
+#[test]
+fn a_question_is_shown_with_what_would_be_done_and_answered_by_those_asked() {
+    let engine = Engine::start_with(&["contain.yaml", "long.yaml"], PEOPLE);
+    let started = engine.stanch(&["run", "contain", "-o", "json"]);
+    assert_eq!(started.exit, 0, "{}", started.err);
+    let run = engine.first("runs");
+    let listed = engine.stanch(&["runs", "list"]).out;
+    assert!(listed.contains("… waiting (1 to approve)"), "{listed}");
+    let id = engine.first("approvals");
+    let end = &id[id.len() - 8..];
+    let questions = engine.stanch(&["approvals", "list"]).out;
+    assert!(questions.contains(end) && questions.contains("0 of 1  Isolate 3 hosts?"), "{questions}");
+    let shown = engine.stanch(&["approvals", "show", end]).out;
+    for text in [
+        "Isolate 3 hosts?",
+        "contain.isolate  exec  3 items",
+        "HOST=db-01 {\"argv\":[\"sh\"",
+        "HOST=odd-03",
+        "group:sec",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert!(
+        engine.stanch(&["runs", "show", &run]).out.contains(&format!("stanch approve {end}, or stanch deny {end}"))
+    );
+
+    let local = engine.stanch(&["approve", end, "--yes"]);
+    assert_eq!((local.exit, local.err.contains("local is not among those asked")), (4, true), "{}", local.err);
+    let wrong = engine.stanch(&["approve", end, "--yes", "--token", "ann-s-tokem"]);
+    assert_eq!((wrong.exit, wrong.err.contains("nobody has this token")), (4, true), "{}", wrong.err);
+    let ann = |arguments: &[&str]| engine.stanch(&[arguments, &["--token", "ann-s-token"]].concat());
+    let asked = ann(&["approve", end]);
+    assert_eq!((asked.exit, asked.err.contains("--yes")), (2, true), "no terminal, no answer: {}", asked.err);
+    assert!(asked.out.contains("HOST=bad-02"), "what would be done is shown first: {}", asked.out);
+    let approved = ann(&["approve", end, "--yes", "--reason", "seen it"]);
+    assert_eq!((approved.exit, approved.out.contains("approved; stanch runs watch")), (0, true), "{}", approved.err);
+    assert_eq!(ann(&["deny", end, "--yes"]).exit, 1, "it is answered");
+    assert_eq!(engine.stanch(&["approvals", "list"]).out, "no questions\n");
+
+    let (mut watcher, mut lines) = engine.follow(&["runs", "watch", &run]);
+    let found = lines.by_ref().map(Result::unwrap).find(|line| line.contains("stanch runs answer"));
+    assert!(found.unwrap().contains(" isolate --item 2 succeeded|failed|retry"));
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    let shown = engine.stanch(&["runs", "show", &run]).out;
+    for text in
+        ["2/3, 1 tolerated, 1 unknown", "bad-02  exit code 3", "isolate --item 2 succeeded", "approved by person:ann"]
+    {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert_eq!(engine.stanch(&["runs", "answer", &run, "isolate[7]", "failed"]).exit, 1);
+    assert_eq!(ann(&["runs", "answer", &run, "isolate[2]", "succeeded"]).exit, 0);
+    let shown = engine.stanch(&["runs", "list"]).out;
+    assert!(shown.contains(&format!("long (of {})", &run[run.len() - 8..])), "its child is listed: {shown}");
+}
+
+#[test]
+fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
+    let engine = Engine::start_with(&["contain.yaml", "long.yaml"], PEOPLE);
+    assert_eq!(engine.stanch(&["inforce", "list"]).out, "nothing is in force\n");
+    assert_eq!(engine.stanch(&["run", "contain"]).exit, 0);
+    let run = engine.first("runs");
+    let ann = |arguments: &[&str]| engine.stanch(&[arguments, &["--token", "ann-s-token"]].concat());
+    assert_eq!(ann(&["approve", &engine.first("approvals"), "--yes"]).exit, 0);
+    let held = |state: &str| -> Vec<Value> {
+        let answer = engine.stanch(&["inforce", "list", "-o", "json", "--state", state]);
+        let list: Value = serde_json::from_str(&answer.out).unwrap();
+        list["items"].as_array().unwrap().clone()
+    };
+    let soon = |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..200 {
+            if holds() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{what}: {}", engine.stanch(&["runs", "show", &run]).out);
+    };
+    soon("three are in force", &|| held("inforce").len() == 3);
+    let listed = engine.stanch(&["inforce", "list"]).out;
+    for text in ["perhaps in force", "odd-03", "no end", "contain.isolate of contain"] {
+        assert!(listed.contains(text), "{text}: {listed}");
+    }
+    let of = |step: &str| {
+        let found = held("inforce").into_iter().find(|of| of["step"] == step && of["value"] != "odd-03");
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let (isolate, firewall) = (of("contain.isolate"), of("contain.firewall"));
+    assert_eq!(ann(&["inforce", "extend", &isolate]).exit, 2, "for how long is to be said");
+    let kept = ann(&["inforce", "extend", &isolate[isolate.len() - 8..], "--until", "2036-01-02T03:04:05Z"]);
+    assert!(kept.out.contains("2036-01-02 03:04:05 UTC") && kept.out.contains("undo by"), "{}{}", kept.out, kept.err);
+    assert!(ann(&["inforce", "extend", &isolate, "--no-end"]).out.contains("somebody takes it back"));
+    assert_eq!(ann(&["inforce", "extend", &isolate, "--until", "2020-01-01T00:00:00Z"]).exit, 1);
+    assert_eq!(ann(&["inforce", "end", &isolate, "--reason", "by hand"]).exit, 0);
+    assert_eq!(ann(&["inforce", "show", &isolate]).exit, 1);
+    assert_eq!(ann(&["runs", "answer", &run, "isolate[2]", "succeeded"]).exit, 0);
+    let cancelled = ann(&["runs", "cancel", &run, "--undo", "--reason", "enough"]);
+    assert_eq!(cancelled.exit, 0, "{}", cancelled.err);
+    soon("the rest is taken back", &|| held("failed").len() == 1 && held("inforce").is_empty());
+    let shown = ann(&["inforce", "show", &firewall]);
+    assert!(shown.out.contains("undo failed") && shown.out.contains("exit code 4"), "{}", shown.out);
+    let run_shown = engine.stanch(&["runs", "show", &run]).out;
+    assert!(run_shown.contains("by person:ann, taking back what it did: enough"), "{run_shown}");
+    assert_eq!(ann(&["inforce", "undo", &firewall]).exit, 0, "it can be tried again");
+    let trail = engine.stanch(&["audit", "export"]).out;
+    for kind in ["ContainmentExtended", "ContainmentEnded", "RunCancelRequested"] {
+        let line = trail.lines().find(|line| line.contains(kind)).unwrap();
+        assert!(line.contains("\"actor\":\"person:ann\""), "{line}");
+    }
+}
+
+#[test]
+fn playbooks_are_checked_together() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+    write("parent.yaml", "playbook: parent\ndetect:\n  sub: {uses: playbook, with: {playbook: lng}}\n");
+    std::fs::copy(fixture("long.yaml"), home.path().join("long.yaml")).unwrap();
+    let directory = stanch(&["validate", home.path().to_str().unwrap()]);
+    assert_eq!(directory.exit, 1, "{}", directory.out);
+    assert!(directory.out.contains("no playbook is named lng") && directory.out.contains(":3:3"), "{}", directory.out);
+    let alone = stanch(&["validate", home.path().join("parent.yaml").to_str().unwrap()]);
+    assert_eq!((alone.exit, alone.out.contains("1 warning")), (0, true), "it may be elsewhere: {}", alone.out);
+    write("parent.yaml", "playbook: parent\ndetect:\n  sub: {uses: playbook, with: {playbook: parent}}\n");
+    assert_eq!(stanch(&["validate", home.path().to_str().unwrap()]).exit, 1, "it runs itself");
+    assert_eq!(stanch(&["validate", home.path().join("parent.yaml").to_str().unwrap()]).exit, 1);
+}

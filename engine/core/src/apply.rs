@@ -622,7 +622,7 @@ impl Fold<'_> {
         if !change(of) {
             return Err(illegal());
         }
-        let (next, waiter, under_way) = (of.timer(), of.waiter, of.state.is_under_way());
+        let (run, next, waiter, under_way) = (of.run, of.timer(), of.waiter, of.state.is_under_way());
         if timer != next {
             if let Some(at) = timer {
                 self.state.timers.remove(&(at, Timer::Containment(id)));
@@ -632,6 +632,7 @@ impl Fold<'_> {
             }
         }
         self.state.inforce.insert(id, containment);
+        self.note(run);
         if let Some(run) = waiter.filter(|_| !under_way) {
             self.no_longer_undoing(run, id);
         }
@@ -642,6 +643,7 @@ impl Fold<'_> {
         let Some(containment) = self.remove_containment(id) else {
             return Err(IllegalTransition::NoContainment { kind: self.kind(), containment: Some(id) });
         };
+        self.note(containment.run);
         if let Some(run) = containment.waiter {
             self.no_longer_undoing(run, id);
         }
@@ -1032,7 +1034,11 @@ impl Fold<'_> {
     fn take_run(&mut self, id: RunId) -> Result<Arc<Run>, IllegalTransition> {
         let mut run =
             self.state.runs.get(&id).cloned().ok_or_else(|| IllegalTransition::NoRun { kind: self.kind(), run: id })?;
-        Arc::make_mut(&mut run).records.push_back(self.record.sequence);
+        // Once, however many places of the run a record changes.
+        let records = &mut Arc::make_mut(&mut run).records;
+        if records.last() != Some(&self.record.sequence) {
+            records.push_back(self.record.sequence);
+        }
         Ok(run)
     }
 

@@ -1038,6 +1038,13 @@ pub struct ApprovalTarget {
     pub action: Arc<str>,
     /// Its parameters; for a step with items, a list of them. Null where it cannot be known yet.
     pub with: Arc<Value>,
+    /// Its environment, in the same form; null where it has none.
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub env: Arc<Value>,
+}
+
+fn is_null(value: &Arc<Value>) -> bool {
+    value.is_null()
 }
 
 /// What a person answered.

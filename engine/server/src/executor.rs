@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stanch_core::attempt::AttemptId;
-use stanch_core::record::{AttemptUnknown, Body, Record, RunOutcome, Then};
+use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
@@ -252,7 +252,7 @@ impl<D: Dispatch> Executor<D> {
         let after = self.under_way.take().unwrap_or_default();
         match done {
             Done::Appended(batch) => {
-                batch.records.iter().for_each(tell);
+                batch.records.iter().for_each(|record| tell(record, &batch.state));
                 self.publish.send_replace(Arc::new(batch.state));
                 self.health.send_if_modified(|health| health.journal.take().is_some());
                 self.release(after);
@@ -405,18 +405,49 @@ async fn attempt<D: Dispatch>(
     }
 }
 
-/// Says in the log what somebody should look at.
-fn tell(record: &Record) {
+/// Says in the log what somebody should look at. The state is the one that the record's batch led to.
+fn tell(record: &Record, state: &State) {
     match &record.body {
         Body::RunFinished(body) if body.outcome == RunOutcome::Failed => {
             tracing::warn!(run = %body.run, "a run failed; stanch runs show {} says where", body.run);
         }
-        Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask, .. }) => tracing::warn!(
-            run = %attempt.run,
-            step = %attempt.step,
-            "it is unknown whether a step happened ({reason}); look, then: stanch runs answer {} {} succeeded|failed|retry",
-            attempt.run,
-            attempt.step
+        Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask | Then::Fail, .. })
+            if attempt.purpose == Purpose::Undo =>
+        {
+            let id = containment_of(attempt, state);
+            tracing::warn!(
+                run = %attempt.run,
+                step = %attempt.step,
+                "it is unknown whether what a step did was taken back ({reason}); look, then: stanch inforce undo|end {id}"
+            );
+        }
+        Body::AttemptFailed(AttemptFailed { attempt, error, then: Then::Fail, .. })
+            if attempt.purpose == Purpose::Undo =>
+        {
+            let id = containment_of(attempt, state);
+            tracing::warn!(
+                run = %attempt.run,
+                step = %attempt.step,
+                "what a step did could not be taken back and stays in force ({error}): stanch inforce undo|end {id}"
+            );
+        }
+        Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask, .. }) => {
+            let item = attempt.item.map(|item| format!(" --item {item}")).unwrap_or_default();
+            tracing::warn!(
+                run = %attempt.run,
+                step = %attempt.step,
+                "it is unknown whether a step happened ({reason}); look, then: stanch runs answer {} {}{item} succeeded|failed|retry",
+                attempt.run,
+                attempt.step
+            );
+        }
+        Body::ApprovalRequested(body) => tracing::warn!(
+            run = %body.run,
+            step = %body.step,
+            approval = %body.approval,
+            "a run asks: {}; stanch approve|deny {}",
+            body.prompt,
+            body.approval
         ),
         Body::IncidentEscalated(body) => {
             let people =
@@ -437,11 +468,22 @@ fn tell(record: &Record) {
         }
         Body::Frozen(body) => tracing::warn!("frozen by {}: {}", record.actor.as_str(), body.reason),
         Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
+        Body::UndoRequested(body) if body.run.is_none() && record.actor == Actor::engine() => {
+            for id in &body.containments {
+                tracing::warn!(containment = %id, "what is in force is taken back: {}", body.reason);
+            }
+        }
         Body::DeadLettered(body) if body.letter.code == "trigger.evaluation-failed" => {
             tracing::warn!(dead_letter = %body.id, "a playbook matched and could not start: {}", body.letter.reason);
         }
         _ => {}
     }
+}
+
+/// The id of what an attempt was to take back; it stays in force where that failed.
+fn containment_of(attempt: &AttemptId, state: &State) -> String {
+    let mut of = state.contained_by(attempt.run, &attempt.step);
+    of.find(|of| of.item == attempt.item).map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
 }
 
 async fn timer_in(at: Option<Timestamp>) {

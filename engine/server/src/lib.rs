@@ -12,6 +12,7 @@ pub mod executor;
 pub mod http;
 mod intake;
 mod nats;
+mod notify;
 mod people;
 pub mod playbooks;
 mod schedules;

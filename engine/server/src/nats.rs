@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use stanch_core::Command;
 use stanch_core::command::Target;
 use stanch_core::record::{Actor, DeadLetter};
-use stanch_playbook::{Timestamp, TriggerOn, subject_matches};
+use stanch_playbook::{Timestamp, TriggerOn, Uses, Wait, subject_matches};
 use stanch_workers::Secrets;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -105,7 +105,7 @@ pub(crate) async fn connect(
     }
 }
 
-/// Keeps a subscription for every subject that a loaded playbook names, until stopped.
+/// Keeps a subscription for every subject that a loaded playbook, or a live run's plan, names, until stopped.
 pub(crate) async fn run(
     client: Client,
     handle: Handle,
@@ -174,15 +174,24 @@ fn filters(handle: &Handle) -> Vec<String> {
     let state = handle.state();
     let mut filters: Vec<String> = Vec::new();
     for plan in state.playbooks.values().filter_map(|digest| state.plan(*digest)) {
-        for trigger in &plan.triggers {
-            if let TriggerOn::Nats { subject } = &trigger.on {
-                filters.push(subject.clone());
-            }
+        filters.extend(plan.triggers.iter().filter_map(|trigger| subject_of(&trigger.on)));
+    }
+    // What steps wait for, also in plans that only live runs still have.
+    for step in state.plans.values().flat_map(|pinned| &pinned.0.steps) {
+        if let Uses::Wait(Wait::Event(awaited)) = &step.uses {
+            filters.extend(subject_of(&awaited.on));
         }
     }
     filters.sort();
     filters.dedup();
     filters
+}
+
+fn subject_of(on: &TriggerOn) -> Option<String> {
+    match on {
+        TriggerOn::Nats { subject } => Some(subject.clone()),
+        TriggerOn::Alertmanager(_) | TriggerOn::Schedule(_) | TriggerOn::Manual => None,
+    }
 }
 
 /// The stream that captures a subject, if JetStream is there and has one.

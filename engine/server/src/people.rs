@@ -105,6 +105,12 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
             let reason = "local is whoever shows no token; give the person another name".to_owned();
             return wrong("people.local".to_owned(), reason);
         }
+        if let Some(id) = &person.slack
+            && (id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        {
+            let reason = "a member id such as U012AB3CD is expected; Slack shows it in the profile".to_owned();
+            return wrong(format!("people.{name}.slack"), reason);
+        }
         let names = std::iter::once((format!("people.{name}"), name));
         let groups = person.groups.iter().enumerate();
         let groups = groups.map(|(at, group)| (format!("people.{name}.groups[{at}]"), group));
@@ -192,6 +198,7 @@ mod tests {
             ("people: {ann: {}}\ntokens: [{person: ana, from: 'env:X'}]\n", "tokens[0].person: ", "did you mean ann?"),
             ("tokens: [{person: ann, from: 'env:X'}]\n", "tokens[0].person: ", "add them: people: {ann: {groups: []}}"),
             ("people: {local: {}}\n", "people.local: ", "another name"),
+            ("people: {ann: {slack: '@ann'}}\n", "people.ann.slack: ", "such as U012AB3CD"),
             ("people: {'group:x': {}}\n", "people.group:x: ", "use 1 to 64 of"),
             ("people: {ann: {groups: [a, 'b c']}}\n", "people.ann.groups[1]: ", "use 1 to 64 of"),
         ] {

@@ -20,7 +20,7 @@ use crate::executor::{self, Handle, Refused};
 use crate::people::People;
 use crate::senders::Senders;
 use crate::store::{StartError, Store};
-use crate::{http, nats, playbooks, schedules};
+use crate::{http, nats, notify, playbooks, schedules};
 
 /// How long attempts may go on after the engine was told to end; those that are not over then become unknown.
 const GRACE: Duration = Duration::from_secs(10);
@@ -106,7 +106,9 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     };
     let (_, client_of_workers) = watch::channel(client.clone());
     let worker = Worker::new(worker_config(&config, secrets, warden, client_of_workers)?);
-    let handle = executor::start(store, state, Arc::new(worker), config.attempts.max.unwrap_or(256));
+    let told = notify::waiting(&state);
+    let worker = Arc::new(worker);
+    let handle = executor::start(store, state, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
     handle.submit_patiently(library.command()).await?;
@@ -119,11 +121,12 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
 
     let (problems_sender, problems) = watch::channel(Arc::new(library.problems.clone()));
     let (reloaded_sender, reloaded) = watch::channel(0);
+    let config = Arc::new(config);
     let app = App {
         handle: handle.clone(),
         reader: Arc::clone(&reader),
         views,
-        config: Arc::new(config),
+        config: Arc::clone(&config),
         nats: nats_status.clone(),
         problems,
         senders: Arc::new(senders),
@@ -133,6 +136,10 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
     background.push(tokio::spawn(follow));
     background.push(tokio::spawn(schedules::run(handle.clone(), reloaded.clone(), stop.clone())));
+    if config.slack.is_some() {
+        let notify = notify::run(worker, handle.clone(), config, told, stop.clone());
+        background.push(tokio::spawn(notify));
+    }
     if let Some(client) = client {
         background.push(tokio::spawn(nats::run(client, handle.clone(), reloaded, nats_status, stop.clone())));
     }

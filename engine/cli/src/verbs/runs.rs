@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use stanch_playbook::Timestamp;
 use stanch_server::summary::RunSummary;
 
+use super::approvals::Question;
 use crate::cli::{Answer, Runs};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Outcome};
@@ -17,6 +18,8 @@ use crate::terminal::{self, OUT, Style, Table, inert, plain};
 use crate::watch;
 
 const LIST: &str = "/api/v1/runs";
+/// How many items of a step are shown one by one.
+const ITEMS: usize = 20;
 
 /// One page of a list.
 #[derive(Debug, Deserialize)]
@@ -71,12 +74,13 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
             }
             watch::outcome(watched, &id)
         }
-        Runs::Cancel { run, reason } => {
+        Runs::Cancel { run, reason, undo } => {
             let id = client.whole_id("run", LIST, &run).await?;
-            let answer = client.post(&format!("{LIST}/{id}/cancel"), &json!({"reason": reason})).await?;
+            let answer = client.post(&format!("{LIST}/{id}/cancel"), &json!({"reason": reason, "undo": undo})).await?;
             acted(&answer, format, "the run is asked to end")
         }
-        Runs::Answer { run, step, answer, note } => {
+        Runs::Answer { run, step, item, answer, note } => {
+            let (step, item) = with_item(step, item)?;
             let id = client.whole_id("run", LIST, &run).await?;
             let word = match answer {
                 Answer::Succeeded => "succeeded",
@@ -84,10 +88,10 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
                 Answer::Retry => "retry",
             };
             let warning = match answer {
-                Answer::Retry => retry_warning(&read(client.get(&format!("{LIST}/{id}")).await?)?, &step),
+                Answer::Retry => retry_warning(&read(client.get(&format!("{LIST}/{id}")).await?)?, &step, item),
                 Answer::Succeeded | Answer::Failed => None,
             };
-            let body = json!({"step": step, "answer": word, "note": note});
+            let body = json!({"step": step, "item": item, "answer": word, "note": note});
             let answer = client.post(&format!("{LIST}/{id}/answer"), &body).await?;
             if let Some(warning) = warning {
                 terminal::note(&warning);
@@ -97,11 +101,24 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
     }
 }
 
+/// A step and its item, of which `step[3]` names both.
+fn with_item(step: String, item: Option<u32>) -> Result<(String, Option<u32>), Failure> {
+    let Some((name, number)) = step.strip_suffix(']').and_then(|text| text.split_once('[')) else {
+        return Ok((step, item));
+    };
+    match (number.parse(), item) {
+        (Ok(number), None) => Ok((name.to_owned(), Some(number))),
+        (Ok(_), Some(_)) => Err(Failure::usage("the item is named twice").help("leave out --item, or the brackets")),
+        (Err(_), _) => Err(Failure::usage(format!("{} names no item", inert(&step)))
+            .help("write the item's number, from 0, in the brackets: isolate[3]")),
+    }
+}
+
 /// What trying a step again may do, where that is not known to be harmless. One line.
-fn retry_warning(run: &Detail, named: &str) -> Option<String> {
+fn retry_warning(run: &Detail, named: &str, item: Option<u32>) -> Option<String> {
     let is = |key: &str| key == named || key.split_once('.').is_some_and(|(_, name)| name == named);
     let (key, step) = run.steps.iter().find(|(key, _)| is(key))?;
-    if step.state != "unknown" || step.idempotent == Some(true) {
+    if (item.is_none() && step.doing.state != "unknown") || step.idempotent == Some(true) {
         return None;
     }
     let look = match step.uses.as_deref() {
@@ -132,7 +149,10 @@ fn list(page: &Page<RunSummary>) -> String {
             plain(format::date_time(run.started_at)),
             plain(run.finished_at.map_or("-".to_owned(), |at| format::duration(at.since(run.started_at)))),
             plain(short(&run.incident.to_string())),
-            plain(run.playbook.as_str()),
+            plain(match &run.parent {
+                Some(parent) => format!("{} (of {})", run.playbook, short(&parent.run.to_string())),
+                None => run.playbook.to_string(),
+            }),
         ]);
     }
     table.render(*OUT) + page.more()
@@ -141,9 +161,13 @@ fn list(page: &Page<RunSummary>) -> String {
 /// A run's state, and beside it that somebody is asked.
 fn state(run: &RunSummary) -> (Style, String) {
     let (style, state) = format::state(&run.state);
-    match run.asks {
-        0 => (style, state),
-        asks => (format::mark("unknown").1, format!("{state} ({asks} unknown: answer)")),
+    match (run.asks, run.approvals) {
+        (0, 0) => (style, state),
+        (0, approvals) => (format::mark("unknown").1, format!("{state} ({approvals} to approve)")),
+        (asks, 0) => (format::mark("unknown").1, format!("{state} ({asks} unknown: answer)")),
+        (asks, approvals) => {
+            (format::mark("unknown").1, format!("{state} ({asks} unknown: answer, {approvals} to approve)"))
+        }
     }
 }
 
@@ -183,25 +207,69 @@ struct Alert {
 struct Cancelled {
     by: String,
     reason: String,
+    #[serde(default)]
+    undo: bool,
 }
 
 #[derive(Debug, Deserialize)]
 struct Step {
-    state: String,
+    #[serde(flatten)]
+    doing: Doing,
     #[serde(default)]
     position: usize,
     uses: Option<String>,
     idempotent: Option<bool>,
+    items: Option<Items>,
+    question: Option<Question>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Doing {
+    state: String,
     output: Option<Value>,
     error: Option<String>,
     #[serde(default)]
     attempts: Vec<Attempt>,
+    verifying: Option<Verifying>,
+    child: Option<String>,
+    containment: Option<Containment>,
+    next_attempt_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Deserialize)]
+struct Items {
+    count: usize,
+    states: BTreeMap<String, usize>,
+    shown: Vec<Item>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Item {
+    item: u32,
+    value: Value,
+    #[serde(flatten)]
+    doing: Doing,
+}
+
+#[derive(Debug, Deserialize)]
+struct Verifying {
+    action: String,
+    deadline: Timestamp,
+}
+
+#[derive(Debug, Deserialize)]
+struct Containment {
+    id: String,
+    state: String,
+    until: Option<Timestamp>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Attempt {
+    purpose: String,
     number: u32,
     outcome: String,
     error: Option<String>,
@@ -234,7 +302,12 @@ fn show(run: &Detail) -> String {
     }
     if let Some(cancelled) = &run.cancelled {
         let why = if cancelled.reason.is_empty() { String::new() } else { format!(": {}", cancelled.reason) };
-        line("cancelled", format!("by {}{why}", cancelled.by));
+        let undo = if cancelled.undo { ", taking back what it did" } else { "" };
+        line("cancelled", format!("by {}{undo}{why}", cancelled.by));
+    }
+    if let Some(parent) = &summary.parent {
+        let item = parent.item.map(|item| format!("[{item}]")).unwrap_or_default();
+        line("part of", format!("{}{item} of run {}", parent.step, parent.run));
     }
     out.push('\n');
     out.push_str(&steps(run));
@@ -247,36 +320,161 @@ fn steps(run: &Detail) -> String {
     let mut table = Table::new(["STEP", "STATE", "ACTION", "TRIES", "TOOK", "RESULT"]);
     for (key, step) in &steps {
         let uses = step.uses.as_deref().unwrap_or("-");
-        let took = step.started_at.zip(step.finished_at).map(|(from, until)| format::duration(until.since(from)));
-        let result = match (&step.error, &step.output) {
-            (Some(error), _) => error.clone(),
-            (None, Some(output)) => gist(uses, output),
-            (None, None) => String::new(),
-        };
+        let Doing { state, attempts, started_at, finished_at, .. } = &step.doing;
+        let took = started_at.zip(*finished_at).map(|(from, until)| format::duration(until.since(from)));
+        let tries = attempts.iter().filter(|attempt| attempt.purpose == "do").map(|attempt| attempt.number).max();
         table.row([
             plain((*key).clone()),
-            format::state(&step.state),
+            format::state(state),
             plain(uses),
-            plain(if step.attempts.is_empty() { "-".to_owned() } else { step.attempts.len().to_string() }),
+            plain(tries.map_or("-".to_owned(), |tries| tries.to_string())),
             plain(took.unwrap_or_else(|| "-".to_owned())),
-            plain(result),
+            plain(result(step)),
         ]);
     }
     let mut out = table.render(*OUT);
     for (key, step) in &steps {
-        if step.attempts.len() > 1 {
-            out.push_str(&format!("\nattempts of {}\n", inert(key)));
-            for attempt in &step.attempts {
-                let (mark, style) = format::mark(&attempt.outcome);
-                let text = attempt.error.as_deref().unwrap_or(&attempt.outcome);
-                out.push_str(&format!("  {} {}  {}\n", OUT.paint(style, mark), attempt.number, inert(text)));
-            }
-        }
-        if step.state == "unknown" {
-            let (id, name) = (run.summary.id.to_string(), key.split_once('.').map_or(&***key, |(_, name)| name));
-            let ask = format!("stanch runs answer {} {} succeeded|failed|retry", short(&id), inert(name));
-            out.push_str(&format!("\n{}\n", OUT.paint(Style::Yellow, &ask)));
-        }
+        out.push_str(&details(run, key, step));
     }
     out
+}
+
+/// What a step came to, or is at, in one line.
+fn result(step: &Step) -> String {
+    let doing = &step.doing;
+    if let Some(items) = &step.items {
+        let states = items.states.iter().map(|(state, count)| (state.as_str(), *count));
+        let progress = format::progress(items.count, states);
+        return match &doing.error {
+            Some(error) => format!("{progress}: {error}"),
+            None => progress,
+        };
+    }
+    if let Some(verifying) = &doing.verifying {
+        let deadline = format::date_time(verifying.deadline);
+        return format!("{} looks whether it holds, until {deadline}", inert(&verifying.action));
+    }
+    match (&doing.error, &doing.output, &step.question, &doing.child) {
+        (Some(error), ..) => error.clone(),
+        (None, Some(output), ..) => gist(step.uses.as_deref().unwrap_or("-"), output),
+        (None, None, Some(question), _) => question.prompt.clone(),
+        (None, None, None, Some(child)) => format!("run {}", short(child)),
+        (None, None, None, None) => {
+            doing.next_attempt_at.map(|at| format!("again at {}", format::date_time(at))).unwrap_or_default()
+        }
+    }
+}
+
+/// What there is to say of a step below the table: questions, items, tries, what is in force.
+fn details(run: &Detail, key: &str, step: &Step) -> String {
+    let mut out = String::new();
+    let id = run.summary.id.to_string();
+    let name = key.split_once('.').map_or(key, |(_, name)| name);
+    let answer = |item: &str| {
+        let ask = format!("stanch runs answer {} {}{item} succeeded|failed|retry", short(&id), inert(name));
+        format!("{}\n", OUT.paint(Style::Yellow, &ask))
+    };
+    if step.doing.attempts.len() > 1 {
+        out.push_str(&format!("\nattempts of {}\n", inert(key)));
+        for attempt in &step.doing.attempts {
+            let (mark, style) = format::mark(&attempt.outcome);
+            let text = attempt.error.as_deref().unwrap_or(&attempt.outcome);
+            let purpose = if attempt.purpose == "do" { String::new() } else { format!("{} ", inert(&attempt.purpose)) };
+            out.push_str(&format!("  {} {purpose}{}  {}\n", OUT.paint(style, mark), attempt.number, inert(text)));
+        }
+    }
+    if let Some(items) = &step.items {
+        out.push_str(&items_of(key, items));
+        for item in items.shown.iter().filter(|item| item.doing.state == "unknown").take(ITEMS) {
+            out.push_str(&answer(&format!(" --item {}", item.item)));
+        }
+    }
+    if step.doing.state == "unknown" {
+        out.push_str(&format!("\n{}", answer("")));
+    }
+    if let Some(question) = step.question.as_ref().filter(|_| step.doing.state == "waiting") {
+        out.push_str(&format!("\n{} asks\n{}", inert(key), question.told()));
+        let id = short(&question.id);
+        let ask = format!("stanch approve {id}, or stanch deny {id}");
+        out.push_str(&format!("{}\n", OUT.paint(Style::Yellow, &inert(&ask))));
+    } else if let Some(question) = &step.question {
+        let said = question.answers.iter().map(|answer| format!("{} by {}", answer.verdict, answer.by));
+        let said = said.collect::<Vec<_>>().join(", ");
+        if !said.is_empty() {
+            out.push_str(&format!("\n{}: {}\n", inert(key), inert(&said)));
+        }
+    }
+    if let Some(containment) = &step.doing.containment {
+        out.push_str(&format!("\n{}: {}\n", inert(key), inert(&containment.told())));
+    }
+    if let Some(child) = &step.doing.child {
+        out.push_str(&format!("\n{}: stanch runs show {}\n", inert(key), inert(short(child))));
+    }
+    out
+}
+
+/// The items that are worth a line: what is not green and has begun.
+fn items_of(key: &str, items: &Items) -> String {
+    let worth = |item: &&Item| !matches!(item.doing.state.as_str(), "succeeded" | "pending" | "skipped");
+    let worth: Vec<&Item> = items.shown.iter().filter(worth).collect();
+    let held = items.shown.iter().filter_map(|item| item.doing.containment.as_ref());
+    let held = held.filter(|containment| containment.state != "over").count();
+    let mut out = String::new();
+    if !worth.is_empty() {
+        let mut table = Table::new(["ITEM", "STATE", "VALUE", "RESULT"]);
+        for item in worth.iter().take(ITEMS) {
+            let Doing { state, error, child, containment, .. } = &item.doing;
+            let held = containment.as_ref().filter(|of| of.error.is_some()).map(Containment::told);
+            let child = child.as_ref().map(|child| format!("run {}", short(child)));
+            let result = error.clone().or(held).or(child).unwrap_or_default();
+            let value = item.value.as_str().map_or_else(|| item.value.to_string(), str::to_owned);
+            table.row([
+                plain(item.item.to_string()),
+                format::state(state),
+                plain(terminal::cut(&inert(&value), 30)),
+                plain(result),
+            ]);
+        }
+        out.push_str(&format!("\nitems of {}\n{}", inert(key), table.render(*OUT)));
+        if worth.len() > ITEMS {
+            out.push_str(&format!("and {} more; -o json shows them\n", worth.len() - ITEMS));
+        }
+    }
+    if held > 0 {
+        out.push_str(&format!("\n{}: {held} of the items shown in force; stanch inforce list\n", inert(key)));
+    }
+    out
+}
+
+impl Containment {
+    /// How it stands, in one line.
+    fn told(&self) -> String {
+        let until = match self.until {
+            Some(until) => format!("until {} UTC", format::date_time(until)),
+            None => "until it is taken back".to_owned(),
+        };
+        let why = self.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        match self.state.as_str() {
+            "over" => "not in force any more".to_owned(),
+            "inforce" => format!("in force {until} ({})", short(&self.id)),
+            state => format!("in force, undo {state}{why} ({})", short(&self.id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_may_stand_in_brackets_or_after_its_flag() {
+        let of = |step: &str, item| with_item(step.to_owned(), item).map_err(|failure| failure.exit);
+        assert_eq!(of("isolate", None), Ok(("isolate".to_owned(), None)));
+        assert_eq!(of("isolate", Some(3)), Ok(("isolate".to_owned(), Some(3))));
+        assert_eq!(of("contain.isolate[3]", None), Ok(("contain.isolate".to_owned(), Some(3))));
+        assert_eq!(of("isolate[3]", Some(3)), Err(Exit::Usage));
+        for wrong in ["isolate[]", "isolate[x]", "isolate[-1]", "isolate[1][2]"] {
+            assert_eq!(of(wrong, None), Err(Exit::Usage), "{wrong}");
+        }
+    }
 }

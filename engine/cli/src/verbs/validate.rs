@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stanch_playbook::diagnostic::{self, Diagnostic, Level};
-use stanch_playbook::{Diagnostics, PlaybookName};
+use stanch_playbook::{Diagnostics, Plan, PlaybookName, check_set};
+use stanch_server::playbooks::Place;
 
 use crate::cli::Validate;
 use crate::failure::{Exit, Failure, Outcome};
@@ -17,6 +18,7 @@ use crate::terminal::{self, OUT, Style, inert};
 struct Report {
     file: String,
     playbook: Option<PlaybookName>,
+    plan: Option<Plan>,
     list: Vec<Diagnostic>,
     source: Arc<str>,
 }
@@ -34,6 +36,7 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
     }
     let mut reports = files.iter().map(|file| check(file)).collect::<Result<Vec<_>, _>>()?;
     name_twice(&mut reports);
+    check_together(&mut reports, arguments.paths.iter().all(|path| path.is_dir()));
     let of_level = |level| reports.iter().flat_map(|report| &report.list).filter(|one| one.level == level).count();
     let (errors, warnings) = (of_level(Level::Error), of_level(Level::Warning));
     let result = || {
@@ -89,8 +92,14 @@ fn check(path: &Path) -> Result<Report, Failure> {
     let text = String::from_utf8_lossy(&bytes);
     let source: Arc<str> = Arc::from(&*text);
     Ok(match stanch_playbook::load(&file, &text) {
-        Ok(loaded) => Report { file, playbook: Some(loaded.plan.name.clone()), list: loaded.warnings, source },
-        Err(Diagnostics { list, source }) => Report { file, playbook: None, list, source },
+        Ok(loaded) => Report {
+            file,
+            playbook: Some(loaded.plan.name.clone()),
+            plan: Some(loaded.plan),
+            list: loaded.warnings,
+            source,
+        },
+        Err(Diagnostics { list, source }) => Report { file, playbook: None, plan: None, list, source },
     })
 }
 
@@ -115,6 +124,34 @@ fn name_twice(reports: &mut [Report]) {
             line: line + 1,
             column: 1,
             span: (offset, length),
+        });
+    }
+}
+
+/// What only several playbooks together show. Where not whole directories are checked, a child that is missing may be
+/// in another one.
+fn check_together(reports: &mut [Report], whole: bool) {
+    let plans: Vec<&Plan> = reports.iter().filter_map(|report| report.plan.as_ref()).collect();
+    for problem in check_set(&plans) {
+        let of = |report: &&mut Report| report.playbook.as_ref() == Some(&problem.playbook);
+        let Some(report) = reports.iter_mut().find(of) else { continue };
+        let place = Place::of(&report.source, &problem.step);
+        let elsewhere = !whole && problem.code == "unknown-playbook";
+        let help = match problem.help {
+            None if elsewhere => {
+                Some("check its directory too, or the whole directory that an engine loads".to_owned())
+            }
+            help => help,
+        };
+        report.list.push(Diagnostic {
+            level: if elsewhere { Level::Warning } else { Level::Error },
+            code: problem.code,
+            message: problem.message,
+            help,
+            file: report.file.as_str().into(),
+            line: place.line,
+            column: place.column,
+            span: (place.offset, place.length),
         });
     }
 }

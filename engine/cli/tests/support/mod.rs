@@ -56,12 +56,20 @@ pub struct Engine {
 impl Engine {
     /// Starts it with these playbooks and waits until it says where it listens.
     pub fn start(playbooks: &[&str]) -> Self {
+        Self::start_with(playbooks, "")
+    }
+
+    /// The same with this `stanch.yaml`, in which HOME is its directory; ann's token stands in the file `ann`.
+    pub fn start_with(playbooks: &[&str], config: &str) -> Self {
         let home = tempfile::tempdir().expect("the temporary directory is writable");
         let directory = home.path().join("playbooks");
         std::fs::create_dir(&directory).expect("the test's directory is writable");
         for name in playbooks {
             std::fs::copy(fixture(name), directory.join(name)).expect("the fixture is there");
         }
+        let text = config.replace("HOME", home.path().to_str().expect("temporary paths are UTF-8"));
+        std::fs::write(home.path().join("stanch.yaml"), text).expect("the test's directory is writable");
+        std::fs::write(home.path().join("ann"), "ann-s-token").expect("the test's directory is writable");
         let (child, address) = serve(&home, "127.0.0.1:0");
         Self { child, address, home }
     }
@@ -96,6 +104,8 @@ impl Engine {
         let verb: &[&str] = match list {
             "dead-letters" => &["events", "dead-letters", "-o", "json"],
             "incidents" => &["incidents", "list", "-o", "json"],
+            "approvals" => &["approvals", "list", "-o", "json"],
+            "inforce" => &["inforce", "list", "-o", "json"],
             _ => &["runs", "list", "-o", "json"],
         };
         let answer: Value = serde_json::from_str(&self.stanch(verb).out).expect("it is JSON");
@@ -129,6 +139,8 @@ fn serve(home: &TempDir, listen: &str) -> (Child, String) {
         .arg(home.path().join("data"))
         .arg("--playbooks")
         .arg(home.path().join("playbooks"))
+        .arg("--config")
+        .arg(home.path().join("stanch.yaml"))
         .spawn()
         .expect("the binary under test starts");
     let mut log = BufReader::new(child.stderr.take().expect("it is piped"));

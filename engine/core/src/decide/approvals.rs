@@ -114,35 +114,46 @@ impl Draft {
             return None;
         }
         let one = |names: StepNames<'_>| match &step.uses {
-            Uses::Action(call) => render(call, names).map(|(with, _)| Value::clone(&with)).unwrap_or_default(),
-            Uses::Playbook { inputs, .. } => inputs.render(&names).unwrap_or_default(),
-            Uses::Wait(_) | Uses::Approval(_) | Uses::Undo { .. } => Value::Null,
+            Uses::Action(call) => {
+                let rendered = render(call, names).map(|(with, env)| (Value::clone(&with), Value::clone(&env)));
+                rendered.unwrap_or_default()
+            }
+            Uses::Playbook { inputs, .. } => (inputs.render(&names).unwrap_or_default(), Value::Null),
+            Uses::Wait(_) | Uses::Approval(_) | Uses::Undo { .. } => (Value::Null, Value::Null),
         };
+        let some = |env: &Value| env.as_object().is_some_and(|env| !env.is_empty());
         let action: Arc<str> = match &step.uses {
             Uses::Action(call) => call.alias.as_ref().map_or(call.action.as_str(), |(name, _)| name).into(),
             Uses::Playbook { playbook, .. } => format!("playbook {playbook}").into(),
             Uses::Undo { step } => format!("undo {}", plan.steps[*step].name).into(),
             Uses::Wait(_) | Uses::Approval(_) => return None,
         };
-        let with = match &step.foreach {
-            None => one(names),
+        let (with, env) = match &step.foreach {
+            None => {
+                let (with, env) = one(names);
+                let env = if some(&env) { env } else { Value::Null };
+                (with, env)
+            }
             // Items are rendered as a run that has begun on them would.
             Some(foreach) => match foreach.items.evaluate(&names) {
                 Ok(Value::Array(items)) => {
                     let mut of = run.clone();
-                    let mut rendered = Vec::with_capacity(items.len());
+                    let (mut with, mut env) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
                     for item in items {
                         Arc::make_mut(&mut of.steps[at]).items =
                             imbl::Vector::unit(Arc::new(crate::run::StepRun::item(item)));
                         let place = Place { step: at, item: Some(0) };
-                        rendered.push(one(StepNames::new(&self.state, &of, plan, place)));
+                        let (item_with, item_env) = one(StepNames::new(&self.state, &of, plan, place));
+                        with.push(item_with);
+                        env.push(item_env);
                     }
-                    Value::Array(rendered)
+                    let env = if env.iter().any(some) { Value::Array(env) } else { Value::Null };
+                    (Value::Array(with), env)
                 }
-                _ => Value::Null,
+                _ => (Value::Null, Value::Null),
             },
         };
-        Some(ApprovalTarget { step: step.key.clone(), action, with: Arc::new(with) })
+        Some(ApprovalTarget { step: step.key.clone(), action, with: Arc::new(with), env: Arc::new(env) })
     }
 
     /// Whether something that a step needs was approved for other targets than it has now: then people are asked again.

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stanch_core::command::Person;
-use stanch_core::record::{ApprovalTarget, Verdict};
+use stanch_core::record::{Actor, ApprovalRequested, ApprovalTarget, Verdict};
 use stanch_core::run::{Question, Run};
 use stanch_core::{ApprovalId, Command, IncidentId, Receipt, Rejected, RunId};
 use stanch_playbook::{PlaybookName, StepKey, Timestamp};
@@ -52,8 +52,6 @@ pub(super) fn routes(routes: Routes) -> Routes {
 /// A question that waits for an answer.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ApprovalView {
-    /// Its id.
-    id: ApprovalId,
     /// Always `waiting`.
     state: &'static str,
     /// The run that waits.
@@ -64,6 +62,15 @@ pub(crate) struct ApprovalView {
     incident: IncidentId,
     /// The step that asks.
     step: StepKey,
+    #[serde(flatten)]
+    question: QuestionView,
+}
+
+/// What is asked, of whom, and what was answered.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuestionView {
+    /// The question's id.
+    id: ApprovalId,
     /// The question.
     prompt: String,
     /// What would be done, exactly.
@@ -99,35 +106,42 @@ pub(crate) struct AnswerView {
     at: Timestamp,
 }
 
-/// The answers of a question, as the API shows them.
-pub(super) fn answers(question: &Question) -> Vec<AnswerView> {
-    let answer = |(by, verdict, at): &(stanch_core::Actor, Verdict, Timestamp)| AnswerView {
-        by: by.as_str().to_owned(),
-        verdict: *verdict,
-        at: *at,
-    };
-    question.answers.iter().map(answer).collect()
+impl QuestionView {
+    /// A question that nobody has answered.
+    pub(super) fn asked(asked: &ApprovalRequested, asked_at: Timestamp) -> Self {
+        Self {
+            id: asked.approval,
+            prompt: asked.prompt.to_string(),
+            targets: asked.targets.to_vec(),
+            digest: asked.digest.to_string(),
+            from: asked.from.clone(),
+            quorum: asked.quorum,
+            excluded: asked.excluded.as_ref().map(|actor| actor.as_str().to_owned()),
+            answers: Vec::new(),
+            asked_at,
+            expires_at: asked.expires_at,
+            replaces: asked.replaces,
+        }
+    }
+
+    /// An answer came.
+    pub(super) fn answered(&mut self, by: &Actor, verdict: Verdict, at: Timestamp) {
+        self.answers.push(AnswerView { by: by.as_str().to_owned(), verdict, at });
+    }
 }
 
 fn view(run: &Run, question: &Question) -> ApprovalView {
-    let asked = &question.asked;
+    let mut asked = QuestionView::asked(&question.asked, question.asked_at);
+    for (by, verdict, at) in &question.answers {
+        asked.answered(by, *verdict, *at);
+    }
     ApprovalView {
-        id: asked.approval,
         state: "waiting",
         run: run.id,
         playbook: run.playbook.clone(),
         incident: run.incident,
-        step: asked.step.clone(),
-        prompt: asked.prompt.to_string(),
-        targets: asked.targets.to_vec(),
-        digest: asked.digest.to_string(),
-        from: asked.from.clone(),
-        quorum: asked.quorum,
-        excluded: asked.excluded.as_ref().map(|actor| actor.as_str().to_owned()),
-        answers: answers(question),
-        asked_at: question.asked_at,
-        expires_at: asked.expires_at,
-        replaces: asked.replaces,
+        step: question.asked.step.clone(),
+        question: asked,
     }
 }
 
@@ -313,6 +327,25 @@ contain:
         let trail = String::from_utf8(engine.send(get("/api/v1/audit")).await.body).unwrap();
         assert!(trail.contains("\"via\":\"token\"") && trail.contains("\"reason\":\"looked\""), "{trail}");
         assert!(engine.metrics().await.contains("\nstanch_approvals_waiting{playbook=\"asks\"} 0\n"));
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_part_of_what_is_approved() {
+        let playbook = r#"
+playbook: env
+contain:
+  approve: {uses: approval, with: {prompt: "Act?"}}
+  each: {needs: [approve], foreach: "['a', 'b']", uses: exec, with: {argv: [isolate]}, env: {HOST: "{{ item }}"}}
+  one: {needs: [approve], uses: exec, with: {argv: [isolate]}, env: {HOST: c}}
+"#;
+        let engine = Engine::start_with_people(&[playbook]).await;
+        engine.run("env").await;
+        let asked = waiting(&engine).await.remove(0);
+        assert_eq!(asked["targets"][0]["env"], json!([{"HOST": "a"}, {"HOST": "b"}]), "{asked:#}");
+        assert_eq!(asked["targets"][1]["env"], json!({"HOST": "c"}));
+        let other = Engine::start_with_people(&[&playbook.replace("HOST: c", "HOST: d")]).await;
+        other.run("env").await;
+        assert_ne!(waiting(&other).await[0]["digest"], asked["digest"], "the digest is one of the environment too");
     }
 
     #[tokio::test]

@@ -105,6 +105,9 @@ struct UndoCall {
     action: ActionName,
     /// Its parameters.
     with: Value,
+    /// Its environment, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env: Option<Value>,
 }
 
 fn view(of: &Containment) -> InForceView {
@@ -122,7 +125,11 @@ fn view(of: &Containment) -> InForceView {
         item: of.item,
         value: of.value.as_deref().cloned(),
         done: Value::clone(&of.done),
-        undo: UndoCall { action: of.undo.action.clone(), with: Value::clone(&of.undo.with) },
+        undo: UndoCall {
+            action: of.undo.action.clone(),
+            with: Value::clone(&of.undo.with),
+            env: Some(Value::clone(&of.undo.env)).filter(|env| env.as_object().is_some_and(|env| !env.is_empty())),
+        },
         since: of.since,
         until: of.until,
         certain: of.certain,

@@ -1,15 +1,24 @@
 //! A run as people look at it, folded from its records alone, so that runs whose plan is long gone can be shown too.
+//!
+//! What is in force stands in the state: what a run did may be taken back long after its last record.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
-use stanch_core::Epoch;
-use stanch_core::attempt::AttemptId;
-use stanch_core::record::{Answer, Body, Cause, Ending, Record, Then, Waiting};
-use stanch_playbook::{ActionName, Plan, PlanDigest, StepKey, Timestamp};
+use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::record::{Answer, Body, Cause, Ending, Record, Then, Verification, Waiting};
+use stanch_core::{ContainmentId, Epoch, RunId, State};
+use stanch_playbook::{ActionName, PlanDigest, StepKey, Timestamp};
 
+use super::approvals::QuestionView;
 use crate::summary::RunSummary;
+
+/// How many items of a step are shown unless all are asked for.
+pub(super) const ITEMS: usize = 100;
 
 /// A run with all its steps.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -25,6 +34,9 @@ pub(crate) struct RunDetail {
     /// Who asked for its early end.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancelled: Option<Cancelled>,
+    /// What it waits to be taken back, the next first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undoing: Vec<ContainmentId>,
     /// Its steps by `phase.step`, in the playbook's order.
     #[schemars(with = "std::collections::BTreeMap<String, StepView>")]
     steps: Steps,
@@ -37,6 +49,8 @@ struct Cancelled {
     by: String,
     /// Why; may be empty.
     reason: String,
+    /// Whether what it did is taken back.
+    undo: bool,
     /// When.
     at: Timestamp,
 }
@@ -58,35 +72,105 @@ impl Serialize for Steps {
 /// One step of a run.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StepView {
-    /// pending, blocked, skipped, running, backoff, waiting, unknown, succeeded, tolerated, failed or cancelled.
-    state: &'static str,
     /// Its place in the playbook, from 0.
     position: usize,
-    /// The action, or `wait`; null where that is not known any more.
+    /// The action, or `wait`, `approval`, `playbook`, `undo`; null where that is not known any more.
     uses: Option<ActionName>,
     /// Whether repeating it is harmless; null where that is not known any more.
     idempotent: Option<bool>,
+    #[serde(flatten)]
+    doing: Doing,
+    /// Its items, where it is done for each of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<ItemsView>,
+    /// The question that it asks, with the answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<QuestionView>,
+}
+
+/// The items of a step.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ItemsView {
+    /// How many there are.
+    count: usize,
+    /// How many are in which state.
+    states: BTreeMap<&'static str, usize>,
+    /// The items; of more than 100, those that have not succeeded, at most 100, those that have begun first.
+    shown: Vec<ItemView>,
+    /// How many are not shown; `?items=all` shows them.
+    hidden: usize,
+}
+
+/// One item of a step.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ItemView {
+    /// Its number, from 0.
+    item: u32,
+    /// Its value.
+    value: Value,
+    #[serde(flatten)]
+    doing: Doing,
+}
+
+/// What a step, or an item of it, did and does.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Doing {
+    /// pending, blocked, skipped, running, backoff, verifying, waiting, unknown, succeeded, tolerated, failed or cancelled.
+    state: &'static str,
     /// The action's result.
     output: Option<Value>,
-    /// The step's evaluated `outputs`.
+    /// The evaluated `outputs`.
     outputs: Option<Value>,
     /// Why it is not green.
     error: Option<String>,
-    /// Every attempt, oldest first.
+    /// Every attempt, oldest first; of consecutive looks of a verification, or of a step that polls, the last alone.
     attempts: Vec<AttemptView>,
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<Waiting>,
+    /// How it is being found out whether it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verifying: Option<Verifying>,
     /// When the next attempt is due.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_at: Option<Timestamp>,
     /// What a person said of an unknown attempt, the last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     answered: Option<Answered>,
+    /// The run that it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child: Option<RunId>,
+    /// What it put in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    containment: Option<ContainmentView>,
     /// When it first did something.
     started_at: Option<Timestamp>,
     /// When it was over.
     finished_at: Option<Timestamp>,
+}
+
+/// How it is being found out whether a step holds.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Verifying {
+    /// What looks.
+    action: ActionName,
+    /// How long it waits between two looks, in milliseconds.
+    every_ms: u64,
+    /// By when it must hold.
+    deadline: Timestamp,
+}
+
+/// What a step put in force.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ContainmentView {
+    /// Its id, which `stanch inforce` takes.
+    id: ContainmentId,
+    /// inforce, requested, undoing, backoff, unknown or failed; `over` where it is not in force any more.
+    state: &'static str,
+    /// When it is taken back by itself; null: never.
+    until: Option<Timestamp>,
+    /// Why it could not be taken back, or nobody knows.
+    error: Option<String>,
 }
 
 /// A person's answer.
@@ -105,6 +189,11 @@ struct Answered {
 /// One attempt of a step.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct AttemptView {
+    /// do, verify, or undo.
+    purpose: Purpose,
+    /// What it took back, or tried to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    containment: Option<ContainmentId>,
     /// How often a person had asked for the step to be tried again.
     generation: u32,
     /// Its number in that generation, from 1.
@@ -124,28 +213,29 @@ pub(crate) struct AttemptView {
     finished_at: Option<Timestamp>,
 }
 
-/// The plan that the records of a run name.
-pub(super) fn plan_of(records: &[Record]) -> Option<PlanDigest> {
-    records.iter().find_map(|record| match &record.body {
-        Body::RunStarted(body) => Some(body.plan),
-        _ => None,
-    })
-}
-
 impl RunDetail {
-    /// Folds a run's records. The plan, where it is at hand, adds the steps that nothing is recorded of yet.
-    pub(super) fn new(mut summary: RunSummary, records: &[Record], plan: Option<&Plan>) -> Self {
+    /// Folds a run's records. The plan, where the state has it, adds the steps that nothing is recorded of yet. Of each
+    /// step at most so many items are shown.
+    pub(super) fn new(mut summary: RunSummary, records: &[Record], state: &State, most: usize) -> Self {
         summary.records.clear();
+        let plan = records.iter().find_map(|record| match &record.body {
+            Body::RunStarted(body) => Some(body.plan),
+            _ => None,
+        });
+        let undoing = state.runs.get(&summary.id).map(|run| run.undoing.clone()).unwrap_or_default();
         let inputs = Value::Object(Map::new());
-        let mut run =
-            Self { summary, plan: plan_of(records), inputs, trigger: None, cancelled: None, steps: Steps::default() };
-        for step in plan.map(|plan| &plan.steps[..]).unwrap_or_default() {
+        let steps = Steps::default();
+        let mut run = Self { summary, plan, inputs, trigger: None, cancelled: None, undoing, steps };
+        for step in plan.and_then(|plan| state.plan(plan)).map(|plan| &plan.steps[..]).unwrap_or_default() {
             let view = run.steps.at(&step.key);
             view.uses = Some(ActionName::new(step.uses.name()));
             view.idempotent = Some(step.policy.idempotent);
         }
         for record in records {
             run.apply(record);
+        }
+        for (_, step) in &mut run.steps.0 {
+            step.complete(state, most);
         }
         run
     }
@@ -159,80 +249,124 @@ impl RunDetail {
             }
             Body::RunCancelRequested(body) => {
                 let by = record.actor.as_str().to_owned();
-                self.cancelled = Some(Cancelled { by, reason: body.reason.clone(), at });
+                self.cancelled = Some(Cancelled { by, reason: body.reason.clone(), undo: body.undo, at });
             }
             Body::AttemptScheduled(body) => {
                 let step = self.steps.at(&body.attempt.step);
-                step.uses = Some(body.action.clone());
-                step.enter("running", None);
-                step.started_at.get_or_insert(at);
-                step.attempts.push(AttemptView {
-                    generation: body.attempt.generation,
-                    number: body.attempt.number,
-                    epoch: body.attempt.epoch,
-                    outcome: "running",
-                    error: None,
-                    late: None,
-                    scheduled_at: at,
-                    finished_at: None,
-                });
+                if body.attempt.purpose == Purpose::Do {
+                    step.uses = Some(body.action.clone());
+                }
+                step.doing(body.attempt.item).begin_attempt(&body.attempt, at);
             }
             Body::AttemptSucceeded(body) => {
-                let step = self.steps.at(&body.attempt.step);
-                step.finish_attempt(&body.attempt, "succeeded", None, at);
-                step.output = Some(Value::clone(&body.output));
-                step.outputs = Some(Value::clone(&body.outputs));
-                match &body.unsettled {
-                    None => step.end("succeeded", None, at),
-                    Some(unsettled) => step.follow(unsettled.then, &unsettled.reason, at),
+                let doing = self.steps.of(&body.attempt);
+                let unsettled = body.unsettled.as_ref();
+                doing.finish_attempt(&body.attempt, "succeeded", unsettled.map(|unsettled| &*unsettled.reason), at);
+                if body.attempt.purpose == Purpose::Undo {
+                    return;
                 }
+                if body.attempt.purpose == Purpose::Do {
+                    doing.output = Some(Value::clone(&body.output));
+                }
+                if !body.outputs.is_null() {
+                    doing.outputs = Some(Value::clone(&body.outputs));
+                }
+                match unsettled {
+                    None => doing.end("succeeded", None, at),
+                    Some(unsettled) => doing.follow(unsettled.then, &unsettled.reason, at),
+                }
+                doing.verify(body.verification.as_deref());
             }
             Body::AttemptFailed(body) => {
-                let step = self.steps.at(&body.attempt.step);
-                step.finish_attempt(&body.attempt, "failed", Some(&body.error), at);
-                step.output = body.output.as_deref().cloned();
-                step.follow(body.then, &body.error, at);
+                let doing = self.steps.of(&body.attempt);
+                doing.finish_attempt(&body.attempt, "failed", Some(&body.error), at);
+                if body.attempt.purpose == Purpose::Do {
+                    doing.output = body.output.as_deref().cloned();
+                }
+                if body.attempt.purpose != Purpose::Undo {
+                    doing.follow(body.then, &body.error, at);
+                }
             }
             Body::AttemptUnknown(body) => {
-                let step = self.steps.at(&body.attempt.step);
-                step.finish_attempt(&body.attempt, "unknown", Some(&body.reason), at);
-                step.follow(body.then, &body.reason, at);
+                let doing = self.steps.of(&body.attempt);
+                doing.finish_attempt(&body.attempt, "unknown", Some(&body.reason), at);
+                if body.attempt.purpose != Purpose::Undo {
+                    doing.follow(body.then, &body.reason, at);
+                    doing.verify(body.verification.as_deref());
+                }
             }
             Body::AttemptLate(body) => {
-                if let Some(attempt) = self.steps.at(&body.attempt.step).attempt(&body.attempt) {
+                if let Some(attempt) = self.steps.of(&body.attempt).attempt(&body.attempt) {
                     attempt.late = Some(body.outcome.clone());
                 }
             }
             Body::StepWaiting(body) => {
-                let step = self.steps.at(&body.step);
-                step.enter("waiting", None);
-                step.waiting = Some(body.wait);
-                step.started_at.get_or_insert(at);
+                let doing = self.steps.at(&body.step).doing(body.item);
+                doing.wait(body.wait, at);
+                if let Waiting::Run { child, .. } = body.wait {
+                    doing.child = Some(child);
+                }
             }
             Body::StepWoken(body) => {
-                let step = self.steps.at(&body.step);
-                step.outputs = Some(Value::clone(&body.outputs));
-                step.end("succeeded", None, at);
+                let doing = self.steps.at(&body.step).doing(body.item);
+                doing.outputs = Some(Value::clone(&body.outputs));
+                doing.end("succeeded", None, at);
             }
             Body::StepEnded(body) => {
                 let error = (body.ending != Ending::Skipped).then_some(&*body.reason);
-                self.steps.at(&body.step).end(body.ending.as_str(), error, at);
+                self.steps.at(&body.step).doing(body.item).end(body.ending.as_str(), error, at);
             }
             Body::StepAnswered(body) => {
                 let by = record.actor.as_str().to_owned();
-                let step = self.steps.at(&body.step);
+                let doing = self.steps.at(&body.step).doing(body.item);
                 let person = by.strip_prefix("person:").unwrap_or(&by);
                 let error = match body.note.as_str() {
                     "" => format!("{person} answered that it failed"),
                     note => format!("{person} answered that it failed: {note}"),
                 };
                 match body.answer {
-                    Answer::Succeeded => step.end("succeeded", None, at),
-                    Answer::Failed if body.tolerated => step.end("tolerated", Some(&error), at),
-                    Answer::Failed => step.end("failed", Some(&error), at),
-                    Answer::Retry => step.enter("backoff", None),
+                    Answer::Succeeded => doing.end("succeeded", None, at),
+                    Answer::Failed if body.tolerated => doing.end("tolerated", Some(&error), at),
+                    Answer::Failed => doing.end("failed", Some(&error), at),
+                    Answer::Retry => doing.enter("backoff", None),
                 }
-                step.answered = Some(Answered { by, answer: body.answer, note: body.note.clone(), at });
+                if matches!(doing.state, "succeeded" | "tolerated") {
+                    doing.outputs.get_or_insert_with(|| Value::Object(Map::new()));
+                }
+                doing.answered = Some(Answered { by, answer: body.answer, note: body.note.clone(), at });
+            }
+            Body::ItemsStarted(body) => {
+                let step = self.steps.at(&body.step);
+                let item =
+                    |(value, item): (&Value, u32)| ItemView { item, value: value.clone(), doing: Doing::pending() };
+                let shown: Vec<ItemView> = body.items.iter().zip(0..).map(item).collect();
+                step.items = Some(ItemsView { count: shown.len(), states: BTreeMap::new(), shown, hidden: 0 });
+                step.doing.enter("running", None);
+                step.doing.started_at.get_or_insert(at);
+            }
+            Body::ItemsEnded(body) => {
+                let doing = &mut self.steps.at(&body.step).doing;
+                doing.outputs = Some(Value::Object(Map::new()));
+                match &body.failure {
+                    None => doing.end("succeeded", None, at),
+                    Some(failure) => doing.end(failure.ending.as_str(), Some(&failure.reason), at),
+                }
+            }
+            Body::ApprovalRequested(body) => {
+                let step = self.steps.at(&body.step);
+                let wait = Waiting::Approval { approval: body.approval, expires_at: body.expires_at };
+                step.doing.wait(wait, at);
+                step.doing.finished_at = None;
+                step.question = Some(QuestionView::asked(body, at));
+            }
+            Body::ApprovalDecided(body) => {
+                if let Some(question) = &mut self.steps.at(&body.step).question {
+                    question.answered(&record.actor, body.verdict, at);
+                }
+            }
+            Body::ContainmentStarted(body) => {
+                let of = ContainmentView { id: body.containment, state: "over", until: body.until, error: None };
+                self.steps.at(&body.step).doing(body.item).containment = Some(of);
             }
             // These are about the run as a whole, of which the summary tells, or about other things.
             _ => {}
@@ -250,22 +384,67 @@ impl Steps {
         });
         &mut self.0[position].1
     }
+
+    /// What an attempt is one of.
+    fn of(&mut self, attempt: &AttemptId) -> &mut Doing {
+        self.at(&attempt.step).doing(attempt.item)
+    }
 }
 
 impl StepView {
     fn pending(position: usize) -> Self {
+        Self { position, uses: None, idempotent: None, doing: Doing::pending(), items: None, question: None }
+    }
+
+    /// The step itself, or an item of it.
+    fn doing(&mut self, item: Option<u32>) -> &mut Doing {
+        let item = item.and_then(|item| self.items.as_mut()?.shown.get_mut(item as usize));
+        match item {
+            Some(item) => &mut item.doing,
+            None => &mut self.doing,
+        }
+    }
+
+    /// Adds what only the state tells, and leaves out the items that are too many.
+    fn complete(&mut self, state: &State, most: usize) {
+        self.doing.look_up(state);
+        let Some(items) = &mut self.items else { return };
+        for item in &mut items.shown {
+            item.doing.look_up(state);
+            *items.states.entry(item.doing.state).or_insert(0) += 1;
+        }
+        if self.doing.state == "running" {
+            let of = |states: &[&str]| states.iter().filter_map(|state| items.states.get(state)).sum::<usize>();
+            let busy = of(&["running", "backoff", "verifying"]);
+            if busy == 0 && of(&["waiting", "unknown"]) > 0 {
+                self.doing.state = "waiting";
+            }
+        }
+        if items.shown.len() > most {
+            // Stable: in their order, of those that are not green first what has begun.
+            items.shown.retain(|item| item.doing.state != "succeeded");
+            items.shown.sort_by_key(|item| item.doing.state == "pending");
+            items.shown.truncate(most);
+            items.shown.sort_by_key(|item| item.item);
+        }
+        items.hidden = items.count - items.shown.len();
+    }
+}
+
+impl Doing {
+    const fn pending() -> Self {
         Self {
             state: "pending",
-            position,
-            uses: None,
-            idempotent: None,
             output: None,
             outputs: None,
             error: None,
             attempts: Vec::new(),
             waiting: None,
+            verifying: None,
             next_attempt_at: None,
             answered: None,
+            child: None,
+            containment: None,
             started_at: None,
             finished_at: None,
         }
@@ -275,6 +454,7 @@ impl StepView {
         self.state = state;
         self.error = error.map(str::to_owned);
         self.waiting = None;
+        self.verifying = None;
         self.next_attempt_at = None;
     }
 
@@ -283,9 +463,17 @@ impl StepView {
         self.finished_at = Some(at);
     }
 
+    fn wait(&mut self, wait: Waiting, at: Timestamp) {
+        self.enter("waiting", None);
+        self.waiting = Some(wait);
+        self.started_at.get_or_insert(at);
+    }
+
     fn follow(&mut self, then: Then, error: &str, at: Timestamp) {
         match then {
             Then::Verify => self.enter("verifying", None),
+            // A verification goes on.
+            Then::Retry { at } if self.state == "verifying" => self.next_attempt_at = Some(at),
             Then::Retry { at } | Then::Redo { at } => {
                 self.enter("backoff", None);
                 self.next_attempt_at = Some(at);
@@ -297,9 +485,47 @@ impl StepView {
         }
     }
 
+    fn verify(&mut self, verification: Option<&Verification>) {
+        if let Some(Verification { call, every, deadline }) = verification {
+            let every_ms = millis(*every);
+            self.verifying = Some(Verifying { action: call.action.clone(), every_ms, deadline: *deadline });
+        }
+    }
+
+    fn begin_attempt(&mut self, id: &AttemptId, at: Timestamp) {
+        let repeats = |last: &mut AttemptView| match id.purpose {
+            Purpose::Verify => last.purpose == Purpose::Verify,
+            Purpose::Do => last.purpose == Purpose::Do && last.outcome == "succeeded",
+            Purpose::Undo => false,
+        };
+        self.attempts.pop_if(repeats);
+        let containment = self.containment.as_ref().filter(|_| id.purpose == Purpose::Undo).map(|of| of.id);
+        self.attempts.push(AttemptView {
+            purpose: id.purpose,
+            containment,
+            generation: id.generation,
+            number: id.number,
+            epoch: id.epoch,
+            outcome: "running",
+            error: None,
+            late: None,
+            scheduled_at: at,
+            finished_at: None,
+        });
+        match id.purpose {
+            Purpose::Do => {
+                self.enter("running", None);
+                self.started_at.get_or_insert(at);
+            }
+            Purpose::Verify => self.next_attempt_at = None,
+            Purpose::Undo => {}
+        }
+    }
+
     fn attempt(&mut self, id: &AttemptId) -> Option<&mut AttemptView> {
         let is = |attempt: &&mut AttemptView| {
-            (attempt.generation, attempt.number, attempt.epoch) == (id.generation, id.number, id.epoch)
+            (attempt.purpose, attempt.generation, attempt.number, attempt.epoch)
+                == (id.purpose, id.generation, id.number, id.epoch)
         };
         self.attempts.iter_mut().rev().find(is)
     }
@@ -311,6 +537,20 @@ impl StepView {
             attempt.finished_at = Some(at);
         }
     }
+
+    fn look_up(&mut self, state: &State) {
+        if let Some(of) = &mut self.containment
+            && let Some(known) = state.inforce.get(&of.id)
+        {
+            of.state = known.state.as_str();
+            of.until = known.until;
+            of.error = known.state.error().map(ToString::to_string);
+        }
+    }
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -332,13 +572,135 @@ detect:
   after: {needs: [waits], uses: log, with: {message: ok}}
 "#;
 
+    /// Everything that a step can be, in one run.
+    const ALL: &str = r#"
+playbook: all
+contain:
+  each:
+    foreach: "['ok', 'unknown', 'fail', 'ok']"
+    uses: log
+    with: {message: "{{ item }}"}
+    retry: {max_attempts: 1}
+    idempotent: false
+    continue_on_error: true
+    undo: {uses: log, with: {message: "undo {{ item }}"}, after: 8h}
+  holds: {uses: log, with: {message: ok}, verify: {uses: log, with: {message: ok}, until: "result.x == 7", every: 1s, within: 1m}}
+  never: {uses: log, with: {message: ok}, verify: {uses: log, with: {message: look}, until: "result.x == 8", every: 1h, within: 2h}}
+  polls: {uses: log, with: {message: ok}, until: "result.x == 8", every: 1h, within: 2h}
+  approve: {uses: approval, with: {prompt: "Go on?", allow_self: true}}
+  act: {needs: [approve], uses: log, with: {message: ok}}
+  child: {uses: playbook, with: {playbook: small}}
+  event: {uses: wait, with: {for: {nats: {subject: a.b}}}}
+"#;
+    const SMALL: &str = "playbook: small\ndetect:\n  sit: {uses: wait, with: {duration: 1h}}\n";
+
+    #[tokio::test]
+    async fn items_verification_approvals_and_children_are_folded_as_the_engine_has_them() {
+        let engine = Engine::start(&[ALL, SMALL]).await;
+        let id = engine.run("all").await;
+        // The first look of a verification is a timer's.
+        let looked = async || {
+            let state = of_state(&engine, &id);
+            let over = |step: &str, at: usize| !state[format!("contain.{step}")][4][at][4].is_null();
+            (over("never", 1) && over("holds", 1)).then_some(())
+        };
+        engine.until(looked).await;
+        let shown = of_api(&engine, &id).await;
+        assert_eq!(shown, of_state(&engine, &id), "{shown:#}");
+        for (step, state) in [
+            ("each", "waiting"),
+            ("holds", "succeeded"),
+            ("never", "verifying"),
+            ("polls", "backoff"),
+            ("approve", "waiting"),
+            ("child", "waiting"),
+        ] {
+            assert_eq!(shown[format!("contain.{step}")][0], state, "{shown:#}");
+        }
+        let path = format!("/api/v1/runs/{id}");
+        let run = engine.send(get(&path)).await.json;
+        let steps = &run["steps"];
+        let items = &steps["contain.each"]["items"];
+        assert_eq!(items["states"], json!({"succeeded": 2, "unknown": 1, "tolerated": 1}), "{items:#}");
+        assert_eq!((&items["count"], &items["hidden"]), (&json!(4), &json!(0)));
+        let first = &items["shown"][0];
+        assert_eq!((&first["value"], &first["item"], &first["state"]), (&json!("ok"), &json!(0), &json!("succeeded")));
+        assert_eq!(
+            (&first["containment"]["state"], &first["attempts"][0]["purpose"]),
+            (&json!("inforce"), &json!("do"))
+        );
+        let verifying = &steps["contain.never"]["verifying"];
+        assert_eq!((&verifying["action"], &verifying["every_ms"]), (&json!("log"), &json!(3_600_000)), "{verifying:#}");
+        assert_eq!(steps["contain.never"]["attempts"][1]["purpose"], "verify");
+        assert_eq!((&run["approvals"], &run["asks"]), (&json!(1), &json!(1)));
+        let child = steps["contain.child"]["child"].as_str().unwrap();
+        let parent = engine.send(get(&format!("/api/v1/runs/{child}"))).await.json["parent"].clone();
+        assert_eq!(parent, json!({"run": id, "step": "contain.child"}));
+
+        let question = &steps["contain.approve"]["question"];
+        let body = json!({"verdict": "approved", "digest": question["digest"]}).to_string();
+        let approval = question["id"].as_str().unwrap();
+        assert_eq!(engine.send(post(&format!("/api/v1/approvals/{approval}"), body)).await.status, 200);
+        let answer = json!({"step": "each", "item": 1, "answer": "succeeded"}).to_string();
+        assert_eq!(engine.send(post(&format!("{path}/answer"), answer)).await.status, 200);
+        engine.idle(&id).await;
+        let shown = of_api(&engine, &id).await;
+        assert_eq!(shown, of_state(&engine, &id), "{shown:#}");
+        assert_eq!(shown["contain.act"][0], "succeeded");
+        let run = engine.send(get(&path)).await.json;
+        assert_eq!(run["steps"]["contain.approve"]["question"]["answers"][0]["by"], "person:local");
+
+        let cancel = json!({"undo": true}).to_string();
+        let cancelled = engine.send(post(&format!("{path}/cancel"), cancel)).await;
+        assert_eq!(cancelled.status, 200, "{}", cancelled.json);
+        engine.finished(&id).await;
+        let run = engine.send(get(&path)).await.json;
+        assert_eq!((&run["state"], &run["cancelled"]["undo"]), (&json!("cancelled"), &json!(true)), "{run:#}");
+        let first = &run["steps"]["contain.each"]["items"]["shown"][0];
+        let undo = first["attempts"].as_array().unwrap().last().unwrap();
+        assert_eq!((&undo["purpose"], &undo["outcome"]), (&json!("undo"), &json!("succeeded")), "{first:#}");
+        assert_eq!(
+            (&undo["containment"], &first["containment"]["state"]),
+            (&first["containment"]["id"], &json!("over"))
+        );
+        assert_eq!(first["state"], "succeeded", "that it was taken back does not change what it did");
+    }
+
+    #[tokio::test]
+    async fn of_many_items_those_that_are_not_green_are_shown_and_all_where_asked() {
+        let many: Vec<String> = (0..250).map(|at| format!("'{}'", if at == 240 { "fail" } else { "ok" })).collect();
+        let playbook = format!(
+            "playbook: many\ndetect:\n  each: {{foreach: \"[{}]\", max_parallel: 8, uses: log, with: {{message: \"{{{{ item }}}}\"}}, retry: {{max_attempts: 1}}}}\n",
+            many.join(", ")
+        );
+        let engine = Engine::start(&[&playbook]).await;
+        let id = engine.run("many").await;
+        engine.finished(&id).await;
+        let items = async |query: &str| {
+            engine.send(get(&format!("/api/v1/runs/{id}{query}"))).await.json["steps"]["detect.each"]["items"].clone()
+        };
+        let few = items("").await;
+        assert_eq!(
+            (few["count"].as_u64(), few["shown"].as_array().map(Vec::len)),
+            (
+                Some(250),
+                few["count"].as_u64().map(|count| usize::try_from(count - few["hidden"].as_u64().unwrap()).unwrap())
+            )
+        );
+        assert_eq!((&few["shown"][0]["item"], &few["shown"][0]["state"]), (&json!(240), &json!("failed")), "{few:#}");
+        assert!(few["shown"].as_array().unwrap().len() <= 100, "{few:#}");
+        let all = items("?items=all").await;
+        assert_eq!((all["shown"].as_array().map(Vec::len), &all["hidden"]), (Some(250), &json!(0)));
+        assert_eq!(engine.send(get(&format!("/api/v1/runs/{id}?items=some"))).await.status, 400);
+    }
+
     /// What the engine itself has of a live run, in the words of the API.
     fn of_state(engine: &Engine, id: &str) -> Value {
         let state = engine.handle().state();
         let id: RunId = id.parse().unwrap();
         let run = &state.runs[&id];
         let plan = state.plan(run.plan).unwrap();
-        let step = |(step, plan): (&std::sync::Arc<stanch_core::run::StepRun>, &stanch_playbook::Step)| {
+        let step = |step: &std::sync::Arc<stanch_core::run::StepRun>| {
             let attempts: Vec<Value> = step
                 .attempts
                 .iter()
@@ -346,16 +708,20 @@ detect:
                     json!([attempt.generation, attempt.number, attempt.outcome, attempt.error, attempt.finished_at])
                 })
                 .collect();
-            let words =
-                json!([step.state.as_str(), step.state.error(), step.outputs, step.output, attempts, step.finished_at]);
+            json!([step.state.as_str(), step.state.error(), step.outputs, step.output, attempts, step.finished_at])
+        };
+        let with_items = |(step_run, plan): (&std::sync::Arc<stanch_core::run::StepRun>, &stanch_playbook::Step)| {
+            let mut words = step(step_run);
+            let items = step_run.items.iter().map(|item| json!([item.value, step(item)])).collect::<Vec<_>>();
+            words.as_array_mut().unwrap().push(items.into());
             (plan.key.to_string(), words)
         };
-        run.steps.iter().zip(&plan.steps).map(step).collect::<serde_json::Map<_, _>>().into()
+        run.steps.iter().zip(&plan.steps).map(with_items).collect::<serde_json::Map<_, _>>().into()
     }
 
     async fn of_api(engine: &Engine, id: &str) -> Value {
         let run = engine.send(get(&format!("/api/v1/runs/{id}"))).await.json;
-        let step = |(key, step): (&String, &Value)| {
+        let step = |step: &Value| {
             let attempts: Vec<Value> = step["attempts"]
                 .as_array()
                 .unwrap()
@@ -370,11 +736,16 @@ detect:
                     ])
                 })
                 .collect();
-            let words =
-                json!([step["state"], step["error"], step["outputs"], step["output"], attempts, step["finished_at"]]);
+            json!([step["state"], step["error"], step["outputs"], step["output"], attempts, step["finished_at"]])
+        };
+        let with_items = |(key, of): (&String, &Value)| {
+            let mut words = step(of);
+            let items = of["items"]["shown"].as_array().into_iter().flatten();
+            let items = items.map(|item| json!([item["value"], step(item)])).collect::<Vec<_>>();
+            words.as_array_mut().unwrap().push(items.into());
             (key.clone(), words)
         };
-        run["steps"].as_object().unwrap().iter().map(step).collect::<serde_json::Map<_, _>>().into()
+        run["steps"].as_object().unwrap().iter().map(with_items).collect::<serde_json::Map<_, _>>().into()
     }
 
     #[tokio::test]

@@ -39,8 +39,9 @@ pub(super) fn routes(routes: Routes) -> Routes {
             "/api/v1/runs/{id}",
             show,
             Doc::new("Shows a run with its inputs, what started it, and its steps with all their attempts")
+                .query("items", "all: every item of each step; otherwise of many the first 100 that have not succeeded")
                 .answer::<RunDetail>(StatusCode::OK)
-                .problems(&[404]),
+                .problems(&[400, 404]),
         )
         .post(
             "/api/v1/runs/{id}/cancel",
@@ -75,7 +76,24 @@ async fn list(State(http): State<Shared>, Asked(query): Asked<ListQuery>) -> Res
     Ok(Json(page))
 }
 
-async fn show(State(http): State<Shared>, id: Segment) -> Result<Json<RunDetail>, Problem> {
+/// How much of a run is shown.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Detail {
+    items: Option<Items>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Items {
+    All,
+}
+
+async fn show(
+    State(http): State<Shared>,
+    id: Segment,
+    Asked(asked): Asked<Detail>,
+) -> Result<Json<RunDetail>, Problem> {
     let id: RunId = id.id("run", "run.unknown")?;
     let summary = http.run(id)?;
     let reader = std::sync::Arc::clone(&http.app.reader);
@@ -83,8 +101,11 @@ async fn show(State(http): State<Shared>, id: Segment) -> Result<Json<RunDetail>
     let records = tokio::task::spawn_blocking(move || read_records(&*reader, &sequences));
     let records = records.await.map_err(Problem::unavailable)??;
     let state = http.app.handle.state();
-    let plan = run_view::plan_of(&records).and_then(|digest| state.plan(digest));
-    Ok(Json(RunDetail::new(summary, &records, plan.map(|plan| &**plan))))
+    let most = match asked.items {
+        Some(Items::All) => usize::MAX,
+        None => run_view::ITEMS,
+    };
+    Ok(Json(RunDetail::new(summary, &records, &state, most)))
 }
 
 fn read_records(reader: &dyn Reader, sequences: &[Sequence]) -> Result<Vec<Record>, Problem> {
