@@ -18,7 +18,9 @@ use crate::exec::{Exec, ExecConfig};
 use crate::http::Http;
 use crate::log::Log;
 use crate::nats::{NatsPublish, NatsRequest};
+use crate::prometheus::Prometheus;
 use crate::secrets::Secrets;
+use crate::service::ServiceConfig;
 use crate::slack::{Slack, SlackConfig};
 
 /// One way of doing something: `http`, `exec`, `log` ...
@@ -39,6 +41,13 @@ pub trait Action: Send + Sync {
     }
 }
 
+/// The services that the operator's configuration names; an action whose service is missing says so.
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    /// For `prometheus`.
+    pub prometheus: Option<ServiceConfig>,
+}
+
 /// What all attempts of one worker share.
 pub(crate) struct Shared {
     pub secrets: Secrets,
@@ -47,6 +56,7 @@ pub(crate) struct Shared {
     pub nats: watch::Receiver<Option<async_nats::Client>>,
     pub slack: SlackConfig,
     pub exec: ExecConfig,
+    pub services: Services,
 }
 
 /// What one attempt is given beside its assignment.
@@ -126,7 +136,7 @@ impl Registry {
     /// All actions of this crate.
     #[must_use]
     pub fn standard() -> Self {
-        Self::empty().with(Log).with(Http).with(Exec).with(NatsPublish).with(NatsRequest).with(Slack)
+        Self::empty().with(Log).with(Http).with(Exec).with(NatsPublish).with(NatsRequest).with(Slack).with(Prometheus)
     }
 
     /// This registry and one more action, which replaces one of the same name.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::{Context, Registry, Shared, failed, refused, unknown};
+use crate::action::{Context, Registry, Services, Shared, failed, refused, unknown};
 use crate::bound;
 use crate::client::Clients;
 use crate::egress::Egress;
@@ -34,6 +34,8 @@ pub struct WorkerConfig {
     pub slack: SlackConfig,
     /// How `exec` runs commands.
     pub exec: ExecConfig,
+    /// The other services that actions call.
+    pub services: Services,
     /// The shared NATS client; none until NATS was reached.
     pub nats: watch::Receiver<Option<async_nats::Client>>,
 }
@@ -46,6 +48,7 @@ impl Default for WorkerConfig {
             secrets: Secrets::default(),
             slack: SlackConfig::default(),
             exec: ExecConfig::default(),
+            services: Services::default(),
             nats: watch::channel(None).1,
         }
     }
@@ -71,9 +74,9 @@ impl Worker {
     /// A worker. Opens nothing yet.
     #[must_use]
     pub fn new(config: WorkerConfig) -> Self {
-        let WorkerConfig { registry, egress, secrets, slack, exec, nats } = config;
+        let WorkerConfig { registry, egress, secrets, slack, exec, services, nats } = config;
         let clients = Clients::new(egress.clone());
-        Self { registry, shared: Arc::new(Shared { secrets, egress, clients, nats, slack, exec }) }
+        Self { registry, shared: Arc::new(Shared { secrets, egress, clients, nats, slack, exec, services }) }
     }
 
     /// Runs one attempt to its outcome: within its time limit (and the action's grace), until `cancel` says stop, and

@@ -177,6 +177,16 @@ pub static ALL: &[Signature] = &[
         idempotence: Idempotence::No,
     },
     Signature {
+        name: "prometheus",
+        doc: "Ask Prometheus an instant query. The result has value (of the first sample, or null), samples as {labels, value}, count and empty.",
+        fields: &[
+            required(field("query", FieldKind::Text, "The query, in PromQL.")),
+            field("url", FieldKind::Text, "The Prometheus server; the configured one by default."),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
         name: WAIT,
         doc: "Wait for a length of time, or for the incident's alerts to stay resolved.",
         fields: &[

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stanch_workers::{SecretError, SecretSpec, SlackConfig, Warden};
+use stanch_workers::{SecretError, SecretSpec, ServiceConfig, SlackConfig, Warden};
 
 /// The configuration file. Every key may be left out.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub nats: Option<NatsConfig>,
     /// Slack, for the `slack` action.
     pub slack: Option<SlackConfig>,
+    /// The Prometheus server that the `prometheus` action asks.
+    pub prometheus: Option<ServiceConfig>,
     /// Where the `http` action may connect to beside public addresses.
     pub egress: EgressConfig,
     /// Secrets by name, each by reference, bound to hosts.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use stanch_core::Command;
 use stanch_core::run::StepState;
 use stanch_journal::{Reader, Views};
-use stanch_workers::{Egress, ExecConfig, Registry, SecretError, Secrets, Warden, Worker, WorkerConfig};
+use stanch_workers::{Egress, ExecConfig, Registry, SecretError, Secrets, Services, Warden, Worker, WorkerConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -206,6 +206,7 @@ fn worker_config(
         secrets,
         slack: config.slack.clone().unwrap_or_default(),
         exec: ExecConfig { warden, ..ExecConfig::default() },
+        services: Services { prometheus: config.prometheus.clone() },
         nats,
     })
 }

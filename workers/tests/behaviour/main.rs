@@ -5,5 +5,7 @@ mod common;
 mod exec;
 mod http;
 mod nats;
+mod prometheus;
+mod servers;
 mod slack;
 mod worker;
