@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stanch_workers::{SecretError, SecretSpec, ServiceConfig, SlackConfig, Warden};
+use stanch_workers::{
+    EmailConfig, KubernetesConfig, PagerDutyConfig, SecretError, SecretSpec, ServiceConfig, SlackConfig, Warden,
+};
 
 /// The configuration file. Every key may be left out.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -21,6 +23,14 @@ pub struct Config {
     pub slack: Option<SlackConfig>,
     /// The Prometheus server that the `prometheus` action asks.
     pub prometheus: Option<ServiceConfig>,
+    /// The Alertmanager that the `alertmanager.silence` action tells.
+    pub alertmanager: Option<ServiceConfig>,
+    /// The cluster that the `kubernetes` action changes; the one that the engine runs in unless set.
+    pub kubernetes: KubernetesConfig,
+    /// The mail server of the `email` action.
+    pub email: Option<EmailConfig>,
+    /// PagerDuty, for the `pagerduty` action.
+    pub pagerduty: PagerDutyConfig,
     /// Where the `http` action may connect to beside public addresses.
     pub egress: EgressConfig,
     /// Secrets by name, each by reference, bound to hosts.
