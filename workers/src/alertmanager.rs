@@ -293,7 +293,8 @@ impl Call<'_> {
 /// What keeps the list of silences short: one of the matchers, where Alertmanager's filter can say it.
 fn filter(matchers: &[Value]) -> Option<String> {
     let sayable = |name: &str| name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-    matchers.iter().find_map(|matcher| {
+    let equality = |matcher: &&Value| matcher["isEqual"] != false && matcher["isRegex"] != true;
+    matchers.iter().filter(equality).find_map(|matcher| {
         let name = matcher["name"].as_str().filter(|name| sayable(name))?;
         let value = matcher["value"].as_str().filter(|value| !value.is_empty())?;
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.:/ ".contains(letter);

@@ -8,8 +8,9 @@
 //! `unschedulable`, `replicas`), so that an undo can put it back. Of `delete-pod`: `{namespace, pods, count}`.
 //!
 //! Repeating is harmless but for `delete-pod`. What was there before, and the idempotency key, are kept in the annotation
-//! `stanch/last-change` of the object; a second try finds it, changes nothing and still tells the first one's `before`. A
-//! change names the version that it was decided on: where somebody else changed the object meanwhile, it is *failed* and
+//! `stanch/last-change` of the object; a second try finds it, changes nothing and still tells the first one's `before`, unless
+//! another step has changed the object in between: then the change is made again and `before` is what that one left. A change
+//! names the version that it was decided on: where somebody else changed the object meanwhile, it is *failed* and
 //! decided anew with the next try. A pod is deleted by its uid, never one that took its name since.
 //!
 //! Access: `kubernetes.url`, `token` and `ca` of the configuration, else the service account of the pod that the worker

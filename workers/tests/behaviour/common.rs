@@ -78,6 +78,9 @@ pub enum Answer {
     HalfBody(&'static str),
 }
 
+/// Makes an answer.
+pub type Reply = fn() -> Answer;
+
 /// A response with a status, headers and a body.
 pub fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();

@@ -234,7 +234,7 @@ async fn a_deletion_that_stops_half_way_says_how_far_it_came() {
 #[tokio::test]
 async fn refusals_conflicts_and_losses_are_told_apart() {
     let scale = json!({"operation": "scale", "namespace": "shop", "name": "web", "replicas": "1"});
-    let cases: [(fn() -> Answer, Option<bool>, &str); 4] = [
+    let cases: [(Reply, Option<bool>, &str); 4] = [
         (|| status("403 Forbidden", "deployments is forbidden"), Some(false), "deployments is forbidden"),
         (|| status("409 Conflict", "modified"), Some(true), "by somebody else"),
         (|| status("503 Service Unavailable", "etcd"), Some(true), "503"),

@@ -86,7 +86,7 @@ async fn whatever_goes_wrong_with_a_query_is_failed_and_never_unknown() {
     let overloaded = || {
         answer("503 Service Unavailable", &[("Retry-After", "9")], r#"{"status":"error","error":"query queue full"}"#)
     };
-    let cases: [(fn() -> Answer, bool, &str); 7] = [
+    let cases: [(Reply, bool, &str); 7] = [
         (|| Answer::Reset, true, "did not answer"),
         (|| Answer::Hang, true, "within the step's limit"),
         (|| Answer::HalfBody("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"), true, "within the step's limit"),
