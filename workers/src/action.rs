@@ -12,13 +12,20 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::alertmanager::AlertmanagerSilence;
 use crate::client::Clients;
 use crate::egress::Egress;
+use crate::email::{Email, EmailConfig};
 use crate::exec::{Exec, ExecConfig};
 use crate::http::Http;
+use crate::kubernetes::{Kubernetes, KubernetesConfig};
 use crate::log::Log;
 use crate::nats::{NatsPublish, NatsRequest};
+use crate::pagerduty::{PagerDuty, PagerDutyConfig};
+use crate::prometheus::Prometheus;
+use crate::report::{Report, Stories};
 use crate::secrets::Secrets;
+use crate::service::ServiceConfig;
 use crate::slack::{Slack, SlackConfig};
 
 /// One way of doing something: `http`, `exec`, `log` ...
@@ -37,6 +44,26 @@ pub trait Action: Send + Sync {
     fn grace(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Whether `artifacts` of its result are files: masked and bounded where they were read, and not cut.
+    fn keeps_artifacts(&self) -> bool {
+        false
+    }
+}
+
+/// The services that the operator's configuration names; an action whose service is missing says so.
+#[derive(Debug, Clone, Default)]
+pub struct Services {
+    /// For `prometheus`.
+    pub prometheus: Option<ServiceConfig>,
+    /// For `alertmanager.silence`.
+    pub alertmanager: Option<ServiceConfig>,
+    /// For `kubernetes`; the cluster that the worker runs in unless set.
+    pub kubernetes: KubernetesConfig,
+    /// For `pagerduty`.
+    pub pagerduty: PagerDutyConfig,
+    /// For `email`.
+    pub email: Option<EmailConfig>,
 }
 
 /// What all attempts of one worker share.
@@ -47,6 +74,8 @@ pub(crate) struct Shared {
     pub nats: watch::Receiver<Option<async_nats::Client>>,
     pub slack: SlackConfig,
     pub exec: ExecConfig,
+    pub services: Services,
+    pub stories: Option<Arc<dyn Stories>>,
 }
 
 /// What one attempt is given beside its assignment.
@@ -126,7 +155,19 @@ impl Registry {
     /// All actions of this crate.
     #[must_use]
     pub fn standard() -> Self {
-        Self::empty().with(Log).with(Http).with(Exec).with(NatsPublish).with(NatsRequest).with(Slack)
+        Self::empty()
+            .with(Log)
+            .with(Http)
+            .with(Exec)
+            .with(NatsPublish)
+            .with(NatsRequest)
+            .with(Slack)
+            .with(Prometheus)
+            .with(AlertmanagerSilence)
+            .with(Kubernetes)
+            .with(PagerDuty)
+            .with(Email)
+            .with(Report)
     }
 
     /// This registry and one more action, which replaces one of the same name.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Body, Client, Request, Response};
+use reqwest::{Body, Certificate, Client, Request, Response};
 
 use crate::action::Progress;
 use crate::egress::{Egress, Refused};
@@ -35,16 +35,22 @@ impl Clients {
 
     /// For targets that a playbook names.
     pub fn guarded(&self) -> Result<Client, String> {
-        self.guarded.get_or_init(|| build(self.egress.clone())).clone()
+        self.guarded.get_or_init(|| build(self.egress.clone(), &[])).clone()
     }
 
     /// For targets that the operator's configuration names.
     pub fn trusted(&self) -> Result<Client, String> {
-        self.trusted.get_or_init(|| build(Egress::trusted())).clone()
+        self.trusted.get_or_init(|| build(Egress::trusted(), &[])).clone()
+    }
+
+    /// For a target that the operator's configuration names, and whose certificate these alone sign.
+    #[expect(clippy::unused_self, reason = "clients are made here alone")]
+    pub fn trusted_by(&self, authorities: &[Certificate]) -> Result<Client, String> {
+        build(Egress::trusted(), authorities)
     }
 }
 
-fn build(egress: Egress) -> Result<Client, String> {
+fn build(egress: Egress, authorities: &[Certificate]) -> Result<Client, String> {
     // Fails where the process has a provider already, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || {
@@ -58,6 +64,10 @@ fn build(egress: Egress) -> Result<Client, String> {
             .user_agent(concat!("stanch/", env!("CARGO_PKG_VERSION")))
             .dns_resolver(GuardedResolver { egress: egress.clone() })
     };
+    if !authorities.is_empty() {
+        let built = builder().tls_certs_only(authorities.iter().cloned()).build();
+        return built.map_err(|error| format!("no HTTP client: {}", causes(&error)));
+    }
     // Without any certificate authority on the machine, plain HTTP still works and TLS says what it misses.
     builder()
         .build()

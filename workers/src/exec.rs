@@ -4,6 +4,10 @@
 //! `{exit_code, stdout, stderr}`, each stream at most 64 KiB of its start and end, with `truncated: true` where some of it
 //! was left out.
 //!
+//! `artifacts` (list of paths below the command's directory): files that a success leaves behind, at most 1 MiB each and 4
+//! MiB together; the result then has `artifacts: {path: {size, sha256, content_base64}}`. One that is missing makes the attempt
+//! *failed*, though the command has done its work.
+//!
 //! The command gets a clean environment (`PATH`, `HOME`, `LANG`, the `STANCH_*` of the attempt, the step's `env`) and its
 //! own process group. The whole group ends with the attempt, however it ends, and with the engine ([`crate::warden`]):
 //! background processes that should outlive it must leave the group (`setsid`, `systemd-run`).
@@ -14,7 +18,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -29,6 +33,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{sleep_until, timeout};
 
 use crate::action::{Action, Context, refused, unknown};
+use crate::artifacts;
 use crate::bound::Stream;
 use crate::mask::Mask;
 use crate::parameters::{Parameters, kind, scalar, text_or_json};
@@ -71,17 +76,23 @@ impl Action for Exec {
         Box::pin(async move {
             context.preparing();
             match prepare(context, assignment) {
-                Ok((mut command, stdin)) => {
+                Ok(Prepared { mut command, stdin, artifacts }) => {
                     context.shared.exec.warden.is_needed();
                     context.sending();
-                    match command.spawn() {
+                    let outcome = match command.spawn() {
                         Ok(child) => attend(context, assignment, child, stdin).await,
                         Err(error) => refused(not_started(&command, &error)),
-                    }
+                    };
+                    let directory = command.as_std().get_current_dir().unwrap_or(Path::new("."));
+                    keep(context, directory.to_owned(), artifacts, outcome).await
                 }
                 Err(error) => refused(error),
             }
         })
+    }
+
+    fn keeps_artifacts(&self) -> bool {
+        true
     }
 
     fn grace(&self) -> Duration {
@@ -89,7 +100,14 @@ impl Action for Exec {
     }
 }
 
-fn prepare(context: &Context, assignment: &Assignment) -> Result<(Command, Option<Vec<u8>>), String> {
+/// A command that is ready to start.
+struct Prepared {
+    command: Command,
+    stdin: Option<Vec<u8>>,
+    artifacts: Vec<String>,
+}
+
+fn prepare(context: &Context, assignment: &Assignment) -> Result<Prepared, String> {
     let parameters = Parameters::of(assignment);
     let argv = match parameters.get("argv") {
         Some(Value::Array(argv)) => argv,
@@ -133,7 +151,32 @@ fn prepare(context: &Context, assignment: &Assignment) -> Result<(Command, Optio
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    Ok((command, stdin))
+    let artifacts = match parameters.get("artifacts") {
+        None => Vec::new(),
+        Some(Value::Array(paths)) => {
+            let path = |path: &Value| path.as_str().map(str::to_owned);
+            paths.iter().map(path).collect::<Option<_>>().ok_or("`artifacts` must hold texts")?
+        }
+        Some(other) => return Err(format!("`artifacts` must be a list of paths, not {}", kind(other))),
+    };
+    Ok(Prepared { command, stdin, artifacts })
+}
+
+/// Adds the files that a success left behind.
+async fn keep(context: &Context, directory: PathBuf, paths: Vec<String>, outcome: Outcome) -> Outcome {
+    let Outcome::Succeeded { mut output } = outcome else { return outcome };
+    if paths.is_empty() {
+        return Outcome::Succeeded { output };
+    }
+    let mask = context.secrets().mask();
+    let collected = tokio::task::spawn_blocking(move || artifacts::collect(&directory, &paths, &mask)).await;
+    match collected.unwrap_or_else(|error| Err(format!("artifacts cannot be read: {error}"))) {
+        Ok(found) => {
+            output["artifacts"] = found;
+            Outcome::Succeeded { output }
+        }
+        Err(error) => Outcome::Failed { error, output: Some(output), retry_after: None, retryable: true },
+    }
 }
 
 fn not_started(command: &Command, error: &io::Error) -> String {

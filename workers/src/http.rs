@@ -139,7 +139,8 @@ fn url(parameters: &Parameters<'_>) -> Result<Url, String> {
     Ok(url)
 }
 
-fn check_url(url: &Url) -> Result<(), String> {
+/// Whether it is called at all: http or https, and without credentials in it.
+pub(crate) fn check_url(url: &Url) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("only http and https URLs are called, not {}:", url.scheme()));
     }
@@ -280,10 +281,15 @@ pub(crate) enum BodyLost {
 
 /// A body of at most 1 MiB.
 pub(crate) async fn whole_body(response: &mut Response) -> Result<Vec<u8>, BodyLost> {
+    whole_body_of(response, BODY).await
+}
+
+/// A body of at most so many bytes.
+pub(crate) async fn whole_body_of(response: &mut Response, most: usize) -> Result<Vec<u8>, BodyLost> {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > BODY => return Err(BodyLost::TooLong),
+            Ok(Some(chunk)) if body.len() + chunk.len() > most => return Err(BodyLost::TooLong),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
             Err(error) => return Err(BodyLost::Broken(causes(&error))),

@@ -8,27 +8,42 @@
 //! Absent: retries, which are the engine's, and any knowledge of the journal.
 
 mod action;
+mod alertmanager;
+mod artifacts;
 mod bound;
 mod client;
 mod egress;
+mod email;
 mod exec;
 mod http;
+mod kubernetes;
 mod log;
 mod mask;
 mod nats;
+mod pagerduty;
 mod parameters;
+mod prometheus;
+mod report;
 mod secrets;
+mod service;
 mod slack;
 pub mod warden;
 mod worker;
 
-pub use action::{Action, Context, Registry};
+pub use action::{Action, Context, Registry, Services};
+pub use alertmanager::AlertmanagerSilence;
 pub use egress::{Egress, InvalidEgressRule};
+pub use email::{Email, EmailConfig};
 pub use exec::{Exec, ExecConfig};
 pub use http::Http;
+pub use kubernetes::{Kubernetes, KubernetesConfig};
 pub use log::Log;
 pub use nats::{NatsPublish, NatsRequest};
+pub use pagerduty::{PagerDuty, PagerDutyConfig};
+pub use prometheus::Prometheus;
+pub use report::{Report, Stories, Story};
 pub use secrets::{SecretError, SecretSpec, SecretText, Secrets};
+pub use service::ServiceConfig;
 pub use slack::{Slack, SlackConfig};
 pub use warden::Warden;
 pub use worker::{Worker, WorkerConfig};

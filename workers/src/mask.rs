@@ -46,6 +46,21 @@ impl Mask {
         masked
     }
 
+    /// The bytes without secrets, whatever else they are.
+    pub fn bytes(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for spelling in &self.spellings {
+            let wanted = spelling.as_bytes();
+            let mut from = 0;
+            while let Some(at) =
+                bytes.get(from..).and_then(|rest| rest.windows(wanted.len()).position(|at| at == wanted))
+            {
+                bytes.splice(from + at..from + at + wanted.len(), MASK.bytes());
+                from += at + MASK.len();
+            }
+        }
+        bytes
+    }
+
     /// Takes the secrets out of every text, key and number of a value.
     pub fn value(&self, value: &mut Value) {
         if self.is_empty() {

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use serde_json::Value;
 use stanch_core::{Assignment, Outcome};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::action::{Context, Registry, Shared, failed, refused, unknown};
+use crate::action::{Context, Registry, Services, Shared, failed, refused, unknown};
 use crate::bound;
 use crate::client::Clients;
 use crate::egress::Egress;
 use crate::exec::ExecConfig;
+use crate::report::Stories;
 use crate::secrets::Secrets;
 use crate::slack::SlackConfig;
 
@@ -34,6 +36,10 @@ pub struct WorkerConfig {
     pub slack: SlackConfig,
     /// How `exec` runs commands.
     pub exec: ExecConfig,
+    /// The other services that actions call.
+    pub services: Services,
+    /// Who knows what runs have done, for `report`.
+    pub stories: Option<Arc<dyn Stories>>,
     /// The shared NATS client; none until NATS was reached.
     pub nats: watch::Receiver<Option<async_nats::Client>>,
 }
@@ -46,6 +52,8 @@ impl Default for WorkerConfig {
             secrets: Secrets::default(),
             slack: SlackConfig::default(),
             exec: ExecConfig::default(),
+            services: Services::default(),
+            stories: None,
             nats: watch::channel(None).1,
         }
     }
@@ -71,13 +79,13 @@ impl Worker {
     /// A worker. Opens nothing yet.
     #[must_use]
     pub fn new(config: WorkerConfig) -> Self {
-        let WorkerConfig { registry, egress, secrets, slack, exec, nats } = config;
+        let WorkerConfig { registry, egress, secrets, slack, exec, services, stories, nats } = config;
         let clients = Clients::new(egress.clone());
-        Self { registry, shared: Arc::new(Shared { secrets, egress, clients, nats, slack, exec }) }
+        Self { registry, shared: Arc::new(Shared { secrets, egress, clients, nats, slack, exec, services, stories }) }
     }
 
     /// Runs one attempt to its outcome: within its time limit (and the action's grace), until `cancel` says stop, and
-    /// through a panic of the action. The outcome holds no secret and is bounded: 256 KiB of output, 1,000 characters
+    /// through a panic of the action. The outcome holds no secret and is bounded: 256 KiB of output beside artifacts, 1,000 characters
     /// of error.
     ///
     /// A limit reached or a cancellation is *unknown*, unless the action said that nothing had left yet. Dropping the
@@ -105,16 +113,21 @@ impl Worker {
                 stopped(&context, &format!("timed out after {}", shown(limit)))
             }
         };
-        self.finished(outcome)
+        self.finished(outcome, action.keeps_artifacts())
     }
 
     /// The outcome without secrets and within its bounds.
-    fn finished(&self, outcome: Outcome) -> Outcome {
+    fn finished(&self, outcome: Outcome, keeps_artifacts: bool) -> Outcome {
         let mask = self.shared.secrets.mask();
         let text = |text: String| bound::error(mask.text(&text).into_owned());
-        let value = |mut value| {
+        let value = |mut value: Value| {
+            let artifacts =
+                value.as_object_mut().filter(|_| keeps_artifacts).and_then(|value| value.remove("artifacts"));
             mask.value(&mut value);
             bound::output(&mut value, bound::OUTPUT);
+            if let Some(artifacts) = artifacts {
+                value["artifacts"] = artifacts;
+            }
             value
         };
         match outcome {

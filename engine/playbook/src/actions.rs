@@ -86,6 +86,8 @@ pub enum Idempotence {
     No,
     /// As HTTP says of the method.
     ByMethod,
+    /// Unless `operation` is this word.
+    Except(&'static str),
 }
 
 const fn field(name: &'static str, kind: FieldKind, doc: &'static str) -> Field {
@@ -100,6 +102,11 @@ const fn literal(field: Field) -> Field {
     Field { literal: true, ..field }
 }
 
+const SILENCES: &[&str] = &["create", "extend", "expire"];
+const OPERATIONS: &[&str] = &["label", "cordon", "uncordon", "scale", "rollout-restart", "delete-pod"];
+const KINDS: &[&str] = &["pod", "node", "namespace", "service", "deployment", "statefulset", "daemonset", "replicaset"];
+const EVENTS: &[&str] = &["trigger", "acknowledge", "resolve"];
+const SEVERITIES: &[&str] = &["critical", "error", "warning", "info"];
 const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// All built-in actions.
@@ -129,7 +136,7 @@ pub static ALL: &[Signature] = &[
     },
     Signature {
         name: "exec",
-        doc: "Run a command without a shell. The result has exit_code, stdout and stderr.",
+        doc: "Run a command without a shell. The result has exit_code, stdout and stderr, and artifacts as {path: {size, sha256, content_base64}}.",
         fields: &[
             required(field("argv", FieldKind::Argv, "The program and its arguments.")),
             field("stdin", FieldKind::Text, "What it reads from standard input."),
@@ -175,6 +182,100 @@ pub static ALL: &[Signature] = &[
         ],
         any_of: &[],
         idempotence: Idempotence::No,
+    },
+    Signature {
+        name: "prometheus",
+        doc: "Ask Prometheus an instant query. The result has value (of the first sample, or null), samples as {labels, value}, count and empty.",
+        fields: &[
+            required(field("query", FieldKind::Text, "The query, in PromQL.")),
+            field("url", FieldKind::Text, "The Prometheus server; the configured one by default."),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
+        name: "alertmanager.silence",
+        doc: "Create, extend or expire an Alertmanager silence. The result has id and until.",
+        fields: &[
+            literal(field("operation", FieldKind::Word(SILENCES), "What to do; create by default.")),
+            field(
+                "matchers",
+                FieldKind::Any,
+                "What to silence, to create: a map of labels and values, or a list of matchers.",
+            ),
+            field("id", FieldKind::Text, "The silence, to extend or expire."),
+            field("duration", FieldKind::Duration, "How long from now on, to create or extend."),
+            field("comment", FieldKind::Text, "Why; names the playbook by default."),
+            field("created_by", FieldKind::Text, "Who; stanch by default."),
+            field("url", FieldKind::Text, "The Alertmanager; the configured one by default."),
+        ],
+        any_of: &["matchers", "id"],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
+        name: "kubernetes",
+        doc: "Change an object of a Kubernetes cluster. The result has kind, namespace, name, before and after; of delete-pod, pods and count.",
+        fields: &[
+            required(literal(field("operation", FieldKind::Word(OPERATIONS), "What to do."))),
+            literal(field(
+                "kind",
+                FieldKind::Word(KINDS),
+                "The object's kind; for cordon and uncordon a node, for delete-pod a pod, for scale and rollout-restart a deployment by default.",
+            )),
+            field("namespace", FieldKind::Text, "The object's namespace; default by default."),
+            field("name", FieldKind::Text, "The object's name."),
+            field(
+                "selector",
+                FieldKind::Text,
+                "The pods to delete, by their labels: app=web,tier!=cache; instead of name.",
+            ),
+            field("labels", FieldKind::Map, "The labels to set; null removes one."),
+            field("replicas", FieldKind::Text, "How many replicas, to scale."),
+        ],
+        any_of: &["name", "selector"],
+        idempotence: Idempotence::Except("delete-pod"),
+    },
+    Signature {
+        name: "email",
+        doc: "Send a mail. The result has message_id and to.",
+        fields: &[
+            required(field("to", FieldKind::Any, "Who gets it: an address, or a list of addresses.")),
+            required(field("subject", FieldKind::Text, "The subject.")),
+            required(field("text", FieldKind::Text, "The text.")),
+        ],
+        any_of: &[],
+        idempotence: Idempotence::No,
+    },
+    Signature {
+        name: "report",
+        doc: "Tell the run so far as a text for people. The result has title and markdown.",
+        fields: &[literal(field("format", FieldKind::Word(&["markdown"]), "How it is written; markdown by default."))],
+        any_of: &[],
+        idempotence: Idempotence::Yes,
+    },
+    Signature {
+        name: "pagerduty",
+        doc: "Trigger, acknowledge or resolve a PagerDuty alert. The result has dedup_key, status and message.",
+        fields: &[
+            literal(field("operation", FieldKind::Word(EVENTS), "What to do; trigger by default.")),
+            field("summary", FieldKind::Text, "What is wrong, to trigger."),
+            literal(field("severity", FieldKind::Word(SEVERITIES), "How bad; critical by default.")),
+            field("source", FieldKind::Text, "What it is about; the playbook by default."),
+            field("component", FieldKind::Text, "The part that is affected."),
+            field("group", FieldKind::Text, "What the part belongs to."),
+            field("details", FieldKind::Map, "Whatever else to show."),
+            field("dedup_key", FieldKind::Text, "Which alert; a new one of its own by default, to trigger."),
+            Field {
+                secrets: true,
+                ..field(
+                    "routing_key",
+                    FieldKind::Text,
+                    "The integration's key, which may be a secret; the configured one by default.",
+                )
+            },
+        ],
+        any_of: &["summary", "dedup_key"],
+        idempotence: Idempotence::Yes,
     },
     Signature {
         name: WAIT,
@@ -273,6 +374,7 @@ impl Signature {
         match self.idempotence {
             Idempotence::Yes => true,
             Idempotence::No => false,
+            Idempotence::Except(word) => with.get("operation").and_then(Value::as_str) != Some(word),
             Idempotence::ByMethod => {
                 let method = with.get("method").and_then(Value::as_str).unwrap_or("GET");
                 ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"].contains(&method)
@@ -288,7 +390,9 @@ impl Signature {
                 let method = with.get("method").and_then(Value::as_str).unwrap_or("GET");
                 !["GET", "HEAD", "OPTIONS"].contains(&method)
             }
-            Idempotence::Yes | Idempotence::No => !["log", "prometheus", "report"].contains(&self.name),
+            Idempotence::Yes | Idempotence::No | Idempotence::Except(_) => {
+                !["log", "prometheus", "report"].contains(&self.name)
+            }
         }
     }
 

@@ -67,6 +67,12 @@ impl Matcher {
         matches!(self.operator, Operator::Equal | Operator::Matches)
     }
 
+    /// Whether it compares with a regular expression.
+    #[must_use]
+    pub fn is_regex(&self) -> bool {
+        self.regex.is_some()
+    }
+
     /// Whether the labels satisfy it.
     #[must_use]
     pub fn is_match(&self, labels: &BTreeMap<String, String>) -> bool {

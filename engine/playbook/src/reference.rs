@@ -115,10 +115,13 @@ fn page(out: &mut String) -> Result {
     section(out, "Actions", "What `uses` can name, beside the names of the catalogue, with the keys of `with`.")?;
     for signature in actions::ALL {
         let repeated = match signature.idempotence {
-            _ if actions::is_kept_by_core(signature.name) => "The engine keeps it itself: it has no attempts.",
-            Idempotence::Yes => "It is idempotent.",
-            Idempotence::No => "It is not idempotent, unless the step says so.",
-            Idempotence::ByMethod => "It is idempotent as HTTP says of its method.",
+            _ if actions::is_kept_by_core(signature.name) => {
+                "The engine keeps it itself: it has no attempts.".to_owned()
+            }
+            Idempotence::Yes => "It is idempotent.".to_owned(),
+            Idempotence::No => "It is not idempotent, unless the step says so.".to_owned(),
+            Idempotence::ByMethod => "It is idempotent as HTTP says of its method.".to_owned(),
+            Idempotence::Except(operation) => format!("It is idempotent, but for `operation: {operation}`."),
         };
         writeln!(out, "\n### {}\n\n{} {repeated}\n", signature.name, signature.doc)?;
         fields(out, signature.fields)?;

@@ -13,7 +13,9 @@ use stanch_core::record::{Actor, Budget};
 use stanch_playbook::matcher::Matcher;
 use stanch_playbook::plan::{Escalation, NotifyAfter};
 use stanch_playbook::{Severity, Timestamp};
-use stanch_workers::{SecretError, SecretSpec, SlackConfig, Warden};
+use stanch_workers::{
+    EmailConfig, KubernetesConfig, PagerDutyConfig, SecretError, SecretSpec, ServiceConfig, SlackConfig, Warden,
+};
 
 /// The configuration file. Every key may be left out.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -25,6 +27,16 @@ pub struct Config {
     pub nats: Option<NatsConfig>,
     /// Slack, for the `slack` action.
     pub slack: Option<SlackConfig>,
+    /// The Prometheus server that the `prometheus` action asks.
+    pub prometheus: Option<ServiceConfig>,
+    /// The Alertmanager that the `alertmanager.silence` action tells.
+    pub alertmanager: Option<ServiceConfig>,
+    /// The cluster that the `kubernetes` action changes; the one that the engine runs in unless set.
+    pub kubernetes: KubernetesConfig,
+    /// The mail server of the `email` action.
+    pub email: Option<EmailConfig>,
+    /// PagerDuty, for the `pagerduty` action.
+    pub pagerduty: PagerDutyConfig,
     /// Where the `http` action may connect to beside public addresses.
     pub egress: EgressConfig,
     /// Secrets by name, each by reference, bound to hosts.

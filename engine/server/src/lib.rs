@@ -20,6 +20,7 @@ pub mod schema;
 mod senders;
 mod serve;
 mod store;
+mod stories;
 pub mod summary;
 
 pub use config::{Config, ConfigError, Options};

@@ -8,7 +8,9 @@ use std::time::Duration;
 use stanch_core::Command;
 use stanch_core::run::StepState;
 use stanch_journal::{Reader, Views};
-use stanch_workers::{Egress, ExecConfig, Registry, SecretError, Secrets, Warden, Worker, WorkerConfig};
+use stanch_workers::{
+    Egress, ExecConfig, Registry, SecretError, Secrets, ServiceConfig, Services, Warden, Worker, WorkerConfig,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -20,6 +22,7 @@ use crate::executor::{self, Handle, Refused};
 use crate::people::People;
 use crate::senders::Senders;
 use crate::store::{StartError, Store};
+use crate::stories::EngineStories;
 use crate::{http, nats, notify, playbooks, schedules};
 
 /// How long attempts may go on after the engine was told to end; those that are not over then become unknown.
@@ -105,10 +108,15 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         None => None,
     };
     let (_, client_of_workers) = watch::channel(client.clone());
-    let worker = Worker::new(worker_config(&config, secrets, warden, client_of_workers)?);
+    let stories = Arc::new(EngineStories::default());
+    let of_engine = Arc::clone(&stories);
+    let worker = Arc::new(Worker::new(WorkerConfig {
+        stories: Some(of_engine),
+        ..worker_config(&config, secrets, warden, client_of_workers)?
+    }));
     let told = notify::waiting(&state);
-    let worker = Arc::new(worker);
     let handle = executor::start(store, state, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
+    stories.tell_of(handle.clone(), Arc::clone(&reader));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
     handle.submit_patiently(library.command()).await?;
@@ -199,9 +207,18 @@ impl Server {
 /// The keys whose secrets cannot be read now, each with the reason, which names the reference and no value.
 fn unreadable(config: &Config, secrets: &Secrets) -> Vec<(String, SecretError)> {
     let mut found = Vec::new();
-    let slack = config.slack.iter();
-    let slack = slack.flat_map(|slack| [("slack.token", &slack.token), ("slack.webhook_url", &slack.webhook_url)]);
-    for (key, reference) in slack.filter_map(|(key, reference)| Some((key, reference.as_ref()?))) {
+    let slack = config.slack.as_ref();
+    let token = |service: &'_ Option<ServiceConfig>| service.as_ref().and_then(|service| service.token.clone());
+    let references = [
+        ("slack.token", slack.and_then(|slack| slack.token.clone())),
+        ("slack.webhook_url", slack.and_then(|slack| slack.webhook_url.clone())),
+        ("prometheus.token", token(&config.prometheus)),
+        ("alertmanager.token", token(&config.alertmanager)),
+        ("kubernetes.token", config.kubernetes.token.clone()),
+        ("email.password", config.email.as_ref().and_then(|email| email.password.clone())),
+        ("pagerduty.routing_key", config.pagerduty.routing_key.clone()),
+    ];
+    for (key, reference) in references.iter().filter_map(|(key, reference)| Some((*key, reference.as_ref()?))) {
         found.extend(secrets.read(reference).err().map(|error| (key.to_owned(), error)));
     }
     found.extend(secrets.unreadable().into_iter().map(|(name, error)| (format!("secrets.{name}"), error)));
@@ -221,7 +238,15 @@ fn worker_config(
         secrets,
         slack: config.slack.clone().unwrap_or_default(),
         exec: ExecConfig { warden, ..ExecConfig::default() },
+        services: Services {
+            prometheus: config.prometheus.clone(),
+            alertmanager: config.alertmanager.clone(),
+            kubernetes: config.kubernetes.clone(),
+            pagerduty: config.pagerduty.clone(),
+            email: config.email.clone(),
+        },
         nats,
+        ..WorkerConfig::default()
     })
 }
 
@@ -236,6 +261,11 @@ mod tests {
         std::fs::write(home.path().join("there"), "hunter2-and-more").unwrap();
         let text = format!(
             "slack: {{token: 'env:STANCH_TEST_NOT_SET', webhook_url: 'file:{}'}}\n\
+             prometheus: {{url: 'http://127.0.0.1:9090', token: 'env:STANCH_TEST_NOT_SET'}}\n\
+             alertmanager: {{url: 'http://127.0.0.1:9093', token: 'env:STANCH_TEST_NOT_SET'}}\n\
+             kubernetes: {{token: 'env:STANCH_TEST_NOT_SET', ca: /ca.crt}}\n\
+             email: {{smtp: 'smtp://mail.corp', username: stanch, password: 'env:STANCH_TEST_NOT_SET', from: a@corp.example}}\n\
+             pagerduty: {{routing_key: 'env:STANCH_TEST_NOT_SET'}}\n\
              secrets: {{edr: {{from: 'file:{}'}}, good: {{from: 'file:{}'}}}}\n",
             path("none"),
             path("gone"),
@@ -250,6 +280,16 @@ mod tests {
         assert_eq!(found[0].1, "env:STANCH_TEST_NOT_SET cannot be read: the variable is not set");
         assert!(found[1].1.starts_with(&format!("file:{} cannot be read: ", path("none"))), "{found:?}");
         let keys: Vec<_> = found.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["slack.token", "slack.webhook_url", "secrets.edr"]);
+        let expected = [
+            "slack.token",
+            "slack.webhook_url",
+            "prometheus.token",
+            "alertmanager.token",
+            "kubernetes.token",
+            "email.password",
+            "pagerduty.routing_key",
+            "secrets.edr",
+        ];
+        assert_eq!(keys, expected);
     }
 }

@@ -78,6 +78,9 @@ pub enum Answer {
     HalfBody(&'static str),
 }
 
+/// Makes an answer.
+pub type Reply = fn() -> Answer;
+
 /// A response with a status, headers and a body.
 pub fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -122,13 +125,25 @@ impl Target {
 
     /// The requests so far, as they came, in lower case.
     pub fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
+        self.requests.lock().unwrap().iter().map(|request| request.to_lowercase()).collect()
+    }
+
+    /// The method, the path and the JSON body of the requests so far.
+    pub fn calls(&self) -> Vec<(String, String, Value)> {
+        let requests = self.requests.lock().unwrap();
+        let calls = requests.iter().map(|request| {
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            let mut words = head.split(' ');
+            let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
+            (method, path, serde_json::from_str(body).unwrap_or_default())
+        });
+        calls.collect()
     }
 }
 
 async fn serve(mut stream: TcpStream, respond: Arc<impl Fn(&str) -> Answer>, seen: Arc<Mutex<Vec<String>>>) {
     let Some(request) = read_request(&mut stream).await else { return };
-    seen.lock().unwrap().push(request.to_lowercase());
+    seen.lock().unwrap().push(request.clone());
     match respond(&request) {
         Answer::Bytes(bytes) => {
             let _ = stream.write_all(&bytes).await;

@@ -101,6 +101,7 @@ async fn the_environment_is_clean() {
         "STANCH_ATTEMPT",
         "STANCH_IDEMPOTENCY_KEY",
         "STANCH_PLAYBOOK",
+        "STANCH_PURPOSE",
         "STANCH_RUN_ID",
         "STANCH_STEP",
         "TOKEN",
@@ -218,4 +219,61 @@ async fn a_cancelled_attempt_does_not_start() {
     cancel.cancel();
     let assignment = Assignment { ..assignment("exec", shell("echo x")) };
     assert_eq!(failure(worker().execute(assignment, cancel).await).error, "cancelled before it started");
+}
+
+/// A worker whose commands run in a directory.
+fn within(directory: &tempfile::TempDir) -> WorkerConfig {
+    let exec = ExecConfig { directory: Some(directory.path().to_owned()), ..ExecConfig::default() };
+    WorkerConfig { exec, ..WorkerConfig::default() }
+}
+
+#[tokio::test]
+async fn artifacts_are_kept_whole_and_beside_the_bound_of_other_output() {
+    let directory = tempfile::tempdir().unwrap();
+    let worker = Worker::new(within(&directory));
+    let script = "mkdir -p out && head -c 900000 /dev/zero > out/zeros && echo hello > note && head -c 300000 /dev/zero | tr '\\0' y";
+    let with = json!({"argv": ["sh", "-c", script], "artifacts": ["out/zeros", "note"]});
+    let output = succeeded(run(&worker, "exec", with).await);
+    assert_eq!(
+        output["artifacts"]["note"],
+        json!({
+            "size": 6,
+            "sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+            "content_base64": "aGVsbG8K",
+        })
+    );
+    let zeros = &output["artifacts"]["out/zeros"];
+    assert_eq!((&zeros["size"], zeros["content_base64"].as_str().unwrap().len()), (&json!(900_000), 1_200_000));
+    assert_eq!((&output["exit_code"], &output["truncated"]), (&json!(0), &json!(true)));
+    assert!(output["stdout"].as_str().unwrap().len() < 70_000);
+}
+
+#[tokio::test]
+async fn a_missing_artifact_fails_the_attempt_and_a_failed_command_keeps_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let worker = Worker::new(within(&directory));
+    let with = json!({"argv": ["sh", "-c", "echo done; echo x > a"], "artifacts": ["a", "b.tar.gz"]});
+    let missing = failure(run(&worker, "exec", with).await);
+    assert_eq!((missing.error.as_str(), missing.retryable), ("artifact \"b.tar.gz\" was not left behind", true));
+    assert_eq!(missing.output.unwrap()["stdout"], "done\n");
+
+    let with = json!({"argv": ["sh", "-c", "exit 3"], "artifacts": ["none"]});
+    let failed = failure(run(&worker, "exec", with).await);
+    assert_eq!(failed.error, "exit code 3");
+    let wrong = failure(run(&worker, "exec", json!({"argv": ["true"], "artifacts": "a"})).await);
+    assert!(!wrong.retryable && wrong.error.contains("must be a list"), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn artifacts_are_found_below_cwd_and_hold_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("sub")).unwrap();
+    let (secrets, _file) = secret("edr", "s3cr3t-token", &[]);
+    let worker = Worker::new(WorkerConfig { secrets, ..within(&directory) });
+    let script = "printf '%s;' \"$TOKEN\" > dump";
+    let mut assignment = assignment("exec", json!({"argv": ["sh", "-c", script], "cwd": "sub", "artifacts": ["dump"]}));
+    assignment.env = Arc::new(json!({"TOKEN": {"secret_text": [{"secret": "edr"}]}}));
+    let output = succeeded(worker.execute(assignment, CancellationToken::new()).await);
+    assert_eq!(output["artifacts"]["dump"]["content_base64"], "Kioq".to_owned() + "Ow==");
+    assert_eq!(output["artifacts"]["dump"]["size"], 4);
 }
