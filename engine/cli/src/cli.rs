@@ -44,6 +44,8 @@ pub enum Command {
     Demo(Demo),
     /// Checks playbooks and shows every problem with its place
     Validate(Validate),
+    /// Runs the tests of playbooks, `*.test.yaml`, on a virtual clock
+    Test(Test),
     /// Starts a playbook by hand
     Run(Run),
     /// Sends an event: a webhook's body or a CloudEvent over HTTP, or a message over NATS
@@ -104,6 +106,23 @@ pub struct Validate {
     /// Playbooks, and directories with playbooks
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
+}
+
+/// `stanch test`
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Test files, and directories with some; the present directory unless given
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// Only tests whose file or name holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Shows every step and branch that no test reached
+    #[arg(long)]
+    pub coverage: bool,
+    /// Writes the results as JUnit XML too
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit: Option<PathBuf>,
 }
 
 /// `stanch run`
@@ -302,7 +321,7 @@ pub enum Audit {
 /// `stanch schema`
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Which: playbook, record, event, config or openapi; lists them where none is given
+    /// Which: playbook, test, record, event, config or openapi; lists them where none is given
     #[arg(conflicts_with_all = ["write", "check"])]
     pub name: Option<String>,
     /// Writes all of them into a directory

@@ -5,6 +5,7 @@
 //! Absent: anything that an engine decides. Invariant: no text from outside reaches the terminal but through
 //! [`terminal::inert`].
 
+mod cases;
 mod cli;
 mod client;
 mod failure;
@@ -60,6 +61,7 @@ fn run(cli: Cli) -> Outcome {
     // What needs no runtime first; an engine takes every core, a client needs one.
     let runtime = match &command {
         Command::Validate(arguments) => return verbs::validate::run(arguments, format),
+        Command::Test(arguments) => return verbs::test::run(arguments, format),
         Command::Schema(arguments) => return verbs::schema::run(arguments),
         Command::Completions { shell } => return verbs::completions::run(*shell),
         Command::Serve(_) | Command::Demo(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
@@ -77,7 +79,9 @@ fn run(cli: Cli) -> Outcome {
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(&server, command, format).await,
-            Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } => Ok(failure::Exit::Done),
+            Command::Validate(_) | Command::Test(_) | Command::Schema(_) | Command::Completions { .. } => {
+                Ok(failure::Exit::Done)
+            }
         }
     }));
     // Ends the processes of attempts, and waits for nothing that could hang.

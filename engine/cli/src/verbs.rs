@@ -10,4 +10,5 @@ pub mod run;
 pub mod runs;
 pub mod schema;
 pub mod serve;
+pub mod test;
 pub mod validate;

@@ -4,6 +4,7 @@ mod names;
 mod order;
 mod read;
 mod step;
+mod test_file;
 mod trigger;
 mod with;
 
@@ -17,6 +18,8 @@ use crate::model::{InputModel, PlaybookModel};
 use crate::name::{Phase, Severity};
 use crate::nearest::nearest;
 use crate::plan::InputType;
+
+pub(crate) use test_file::test_file;
 
 /// What is known while a playbook is checked.
 struct Checker<'a> {

@@ -18,6 +18,8 @@ mod nearest;
 pub mod plan;
 pub mod schedule;
 mod schema;
+pub mod test_file;
+mod test_keys;
 pub mod time;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
@@ -27,4 +29,6 @@ pub use load::{Loaded, load};
 pub use name::{ActionName, Phase, PlanDigest, PlaybookName, Severity, StepKey};
 pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait, subject_matches};
 pub use schema::schema;
+pub use test_file::load_tests;
+pub use test_keys::test_schema;
 pub use time::{InvalidDuration, Timestamp, parse_duration};

@@ -18,7 +18,7 @@ pub fn schema() -> Value {
     root
 }
 
-fn object(keys: &[Key], required: &[&str]) -> Value {
+pub(crate) fn object(keys: &[Key], required: &[&str]) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), described(key))).collect();
     let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});
     if !required.is_empty() {

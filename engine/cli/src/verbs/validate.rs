@@ -25,7 +25,7 @@ struct Report {
 pub fn run(arguments: &Validate, format: Format) -> Outcome {
     let mut files = Vec::new();
     for path in &arguments.paths {
-        collect(path, 0, &mut files)?;
+        collect(path, &mut files)?;
     }
     files.dedup();
     if files.is_empty() {
@@ -51,7 +51,12 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
 }
 
 /// The playbooks that a path names: itself, or what an engine would load from the directory.
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    below(path, 0, is_playbook, files)
+}
+
+/// A file that is named, or those below a directory that are wanted; what is hidden is left out.
+pub fn below(path: &Path, depth: usize, wanted: fn(&Path) -> bool, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::because(format!("{} cannot be read", inert(&path.display().to_string())), &error)
     };
@@ -60,13 +65,13 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Fa
         return Ok(());
     }
     let entries = std::fs::read_dir(path).map_err(unreadable)?;
-    let mut below =
+    let mut paths =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    below.sort();
-    for path in below {
+    paths.sort();
+    for path in paths {
         if path.is_dir() && depth < 8 && !is_hidden(&path) {
-            collect(&path, depth + 1, files)?;
-        } else if path.is_file() && is_playbook(&path) {
+            below(&path, depth + 1, wanted, files)?;
+        } else if path.is_file() && !is_hidden(&path) && wanted(&path) {
             files.push(path);
         }
     }
@@ -164,7 +169,7 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
 }
 
 /// The text with each control byte but line breaks replaced by a space: places stay where they are.
-fn harmless(source: &str) -> String {
+pub fn harmless(source: &str) -> String {
     let mut shown = String::with_capacity(source.len());
     for letter in source.chars() {
         if letter == '\n' || inert(letter.encode_utf8(&mut [0; 4])).chars().eq([letter]) {
@@ -176,7 +181,7 @@ fn harmless(source: &str) -> String {
     shown
 }
 
-fn plural(count: usize, what: &str) -> String {
+pub fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

@@ -6,6 +6,8 @@ mod incidents;
 mod intake;
 mod people;
 
+pub use intake::cause_of_alerts;
+
 use std::sync::Arc;
 
 use stanch_playbook::{Phase, Plan, Timestamp};

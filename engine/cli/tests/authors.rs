@@ -1,0 +1,127 @@
+//! What authors of playbooks use before three in the morning: nothing needs to be running for it.
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::Value;
+use support::stanch;
+
+const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: true}}\n\
+    triggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"', 'env=~\"prod|stage\"'], if: \"alert.labels.host != 'x'\"}\n    \
+    key: \"down/{{ alert.labels.host }}\"\n    inputs: {host: alert.labels.host}\n\
+    detect:\n  probe:\n    uses: http\n    with: {url: \"http://{{ inputs.host }}/\", headers: {A: \"Bearer {{ secrets.edr }}\"}}\n    continue_on_error: true\n    \
+    outputs: {up: \"result.status == 200\"}\n\
+    contain:\n  restart:\n    if: \"steps.probe.state != 'succeeded'\"\n    uses: exec\n    with: {argv: [./restart.sh, \"{{ inputs.host }}\"]}\n\
+    recover:\n  quiet: {uses: wait, with: {for: resolved, settle: 5m}, timeout: 4h}\n";
+
+/// A directory with these files.
+fn home(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(home.path().join(name), text).unwrap();
+    }
+    home
+}
+
+fn path(home: &tempfile::TempDir, name: &str) -> String {
+    home.path().join(name).to_str().unwrap().to_owned()
+}
+
+fn test_of(event: &str, rest: &str) -> String {
+    format!("tests:\n  - name: it\n    playbook: p\n    event: {event}\n{rest}")
+}
+
+const DOWN: &str = "{alert: {labels: {alertname: Down, env: prod, host: a}}}";
+
+#[test]
+fn the_shipped_playbooks_pass_their_tests_and_every_step_is_reached() {
+    let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks");
+    let tested = stanch(&["test", "-o", "json", playbooks.to_str().unwrap()]);
+    let result: Value = serde_json::from_str(&tested.out).unwrap();
+    assert_eq!((tested.exit, &result["failed"]), (0, &0.into()), "{result:#}");
+    assert_eq!(result["coverage"]["steps"]["reached"], result["coverage"]["steps"]["all"], "{result:#}");
+}
+
+#[test]
+fn a_test_sees_attempts_moments_and_rendered_requests() {
+    let test = test_of(
+        DOWN,
+        "    mocks:\n      probe: [{fails: refused}, {fails: refused}, {fails: refused}]\n      \
+         restart: [{unknown: reset}, {}]\n    then:\n      \
+         - {at: 2m, expect: {run: waiting, steps: {restart: unknown}, errors: {restart: reset}}}\n      \
+         - {at: 3m, answer: {restart: retry}}\n      - {at: 10m, resolve: true}\n      \
+         - {at: 12m, fire: true, expect: {steps: {quiet: waiting}}}\n      - {at: 20m, resolve: {host: a}}\n      \
+         - {at: 24m, expect: {run: waiting}}\n    expect:\n      \
+         run: succeeded\n      steps: {probe: tolerated, quiet: succeeded}\n      order: [probe, restart, quiet]\n      \
+         calls:\n        probe: {count: 3, with: {url: \"http://a/\", headers: {A: \"Bearer {{ secrets.edr }}\"}}}\n        \
+         restart: {count: 2, with: {argv: [./restart.sh, a]}}\n      incident: resolved\n      key: down/a\n",
+    );
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+    assert!(tested.out.contains("reached 3 of 3 steps and 4 of 7 branches"), "{}", tested.out);
+    let covered = stanch(&["test", &path(&home, ""), "--coverage"]);
+    assert!(covered.out.contains("contain.restart  if false, fails"), "{}", covered.out);
+}
+
+#[test]
+fn what_differs_is_shown_beside_what_was_expected() {
+    let test = test_of(
+        DOWN,
+        "    then:\n      - {at: 1m, answer: {restart: failed}}\n    expect:\n      run: succeeded\n      \
+         calls: {probe: {with: {url: \"http://b/\"}}}\n      order: [quiet, probe]\n      steps: {restart: succeeded}\n",
+    );
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", &test)]);
+    let junit = path(&home, "out.xml");
+    let tested = stanch(&["test", &path(&home, ""), "--junit", &junit]);
+    assert_eq!(tested.exit, 1);
+    for expected in [
+        "p.test.yaml:6:27",
+        "saw      step contain.restart is skipped; only an unknown step takes an answer",
+        "expected succeeded\n      saw      failed\n",
+        "expected with.url = \"http://b/\"\n      saw      with.url = \"http://a/\"",
+        "expected quiet, probe\n      saw      probe, quiet",
+        "at 1m the run was waiting:",
+        "- contain.restart  skipped",
+        "✘ 1 test in ",
+        ", 1 failed; reached",
+    ] {
+        assert!(tested.out.contains(expected), "{expected} is not in {}", tested.out);
+    }
+    let xml = std::fs::read_to_string(junit).unwrap();
+    assert!(xml.contains("tests=\"1\" failures=\"1\" errors=\"0\"") && xml.contains("<failure message="), "{xml}");
+    let none = stanch(&["test", &path(&home, ""), "--filter", "no such"]);
+    assert_eq!(none.exit, 1, "{}", none.out);
+}
+
+#[test]
+fn an_event_may_come_from_a_file_and_be_refused() {
+    let body = r#"{"alerts": [{"status": "firing", "labels": {"alertname": "Down", "env": "stage", "host": "b"},
+                   "startsAt": "2026-11-21T01:00:00Z"}]}"#;
+    let tests = "tests:\n  - name: from a file\n    playbook: p\n    event: {file: down.json}\n    \
+                 then: [{at: 1m, resolve: true}]\n    expect: {run: succeeded, inputs: {host: b}}\n  \
+                 - name: refused\n    playbook: p\n    event: {inputs: {hst: b}}\n    \
+                 expect: {run: none, refused: did you mean host}\n  \
+                 - name: not matched\n    playbook: p\n    event: {alert: {labels: {alertname: Down, env: prod, host: x}}}\n    \
+                 expect: {run: none, incident: none}\n";
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", tests), ("down.json", body)]);
+    let tested = stanch(&["test", &path(&home, "p.test.yaml")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
+
+#[test]
+fn a_test_of_a_playbook_with_errors_says_so() {
+    let broken = PLAYBOOK.replace("uses: exec", "uses: exce");
+    let test = test_of("{inputs: {host: a}}", "    expect: {run: succeeded}\n");
+    let home = home(&[("p.yaml", &broken), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 1);
+    assert!(
+        tested.out.contains("the playbook p has errors") && tested.out.contains("stanch validate"),
+        "{}",
+        tested.out
+    );
+    let empty = stanch(&["test", &path(&self::home(&[]), "")]);
+    assert_eq!((empty.exit, empty.err.contains("*.test.yaml")), (1, true), "{}", empty.err);
+}
