@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use stanch_playbook::test_file::AlertSpec;
 use stanch_playbook::{Plan, Timestamp};
 use stanch_server::fixture::{self, Fixture, FixtureError};
 use stanch_server::playbooks::{self, Library};
-use stanch_simulator::stimulus::{Read, Stimulus};
+use stanch_simulator::stimulus::{self, Stimulus};
 
 use crate::failure::Failure;
 use crate::terminal::inert;
@@ -48,7 +49,7 @@ pub fn named<'a>(plans: &'a [Arc<Plan>], name: &str) -> Option<&'a Arc<Plan>> {
 /// Bodies, read from files beside the test.
 pub struct Beside<'a>(pub &'a Path);
 
-impl Read for Beside<'_> {
+impl stimulus::Read for Beside<'_> {
     fn alerts(&self, alerts: &[AlertSpec], now: Timestamp) -> Result<Vec<AlertChange>, String> {
         let one = |alert: &AlertSpec| {
             json!({
@@ -86,4 +87,69 @@ pub fn stimulus(body: &[u8], subject: Option<&str>, now: Timestamp) -> Result<St
         Fixture::Alerts { changes, .. } => Stimulus::Alerts(changes),
         Fixture::Event { event, subject } => Stimulus::Event(Arc::new(event), Target::Subject(subject)),
     })
+}
+
+/// What a file that a person names means; `-` is the standard input.
+pub fn from_file(path: &Path, subject: Option<&str>, now: Timestamp) -> Result<Stimulus, Failure> {
+    let file = inert(&path.display().to_string());
+    let unreadable = |error: std::io::Error| Failure::because(format!("{file} cannot be read"), &error);
+    let body = if path == Path::new("-") {
+        let mut body = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut body).map_err(unreadable)?;
+        body
+    } else {
+        std::fs::read(path).map_err(unreadable)?
+    };
+    stimulus(&body, subject, now).map_err(|error| {
+        let help = match error {
+            FixtureError::NoSubject => "name it: --subject sec.ioc.host",
+            FixtureError::Unreadable { .. } => {
+                "give the body of an Alertmanager webhook, a CloudEvent, or JSON with --subject"
+            }
+        };
+        Failure::new(format!("{file}: {}", inert(&error.to_string()))).help(help)
+    })
+}
+
+/// The present, by the wall clock.
+pub fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH.plus(since)
+}
+
+/// The playbook of a file that a person names, or of a name in a directory.
+pub fn playbook_named(playbook: &str, directory: &Path) -> Result<Arc<Plan>, Failure> {
+    let path = Path::new(playbook);
+    if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        return playbook_in(path);
+    }
+    let library = Shelves::default().directory(directory)?;
+    if let Some(plan) = named(&library.plans, playbook) {
+        return Ok(Arc::clone(plan));
+    }
+    let directory = inert(&directory.display().to_string());
+    let broken = library.broken.iter().any(|name| name.as_str() == playbook);
+    Err(if broken {
+        Failure::new(format!("the playbook {playbook} has errors"))
+            .help(format!("see them: stanch validate {directory}"))
+    } else {
+        let names: Vec<&str> = library.plans.iter().map(|plan| plan.name.as_str()).collect();
+        let help = match names.as_slice() {
+            [] => "name another directory with --playbooks, or the playbook's file".to_owned(),
+            names => format!("there are {}", names.join(", ")),
+        };
+        Failure::new(format!("{directory} has no playbook named {}", inert(playbook))).help(help)
+    })
+}
+
+/// The playbook of a file.
+pub fn playbook_in(path: &Path) -> Result<Arc<Plan>, Failure> {
+    let file = inert(&path.display().to_string());
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::because(format!("{file} cannot be read"), &error))?;
+    let loaded = stanch_playbook::load(&file, &text).map_err(|diagnostics| {
+        let first = diagnostics.list.first().map(ToString::to_string).unwrap_or_default();
+        Failure::new(inert(&first)).help(format!("see all of it: stanch validate {file}"))
+    })?;
+    Ok(Arc::new(loaded.plan))
 }

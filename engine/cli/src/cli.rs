@@ -46,6 +46,10 @@ pub enum Command {
     Validate(Validate),
     /// Runs the tests of playbooks, `*.test.yaml`, on a virtual clock
     Test(Test),
+    /// Says why each playbook would start from an event or not, with the values seen
+    Explain(Explain),
+    /// Shows what an event would do to a playbook; nothing is done
+    Plan(Plan),
     /// Starts a playbook by hand
     Run(Run),
     /// Sends an event: a webhook's body or a CloudEvent over HTTP, or a message over NATS
@@ -123,6 +127,39 @@ pub struct Test {
     /// Writes the results as JUnit XML too
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub junit: Option<PathBuf>,
+}
+
+/// `stanch explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// An Alertmanager webhook's body, a CloudEvent, or JSON with --subject; - is the standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub event: PathBuf,
+    /// The NATS subject that it came in on
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// Where the playbooks lie
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
+}
+
+/// `stanch plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The playbook: its name, or its file
+    pub playbook: String,
+    /// What starts it: an Alertmanager webhook's body, a CloudEvent, or JSON with --subject; a person unless given
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub event: Option<PathBuf>,
+    /// The NATS subject that it came in on
+    #[arg(long, value_name = "SUBJECT", requires = "event")]
+    pub subject: Option<String>,
+    /// An input that a person gives, as JSON or as text; may be given several times
+    #[arg(short, long = "input", value_name = "NAME=VALUE", conflicts_with = "event")]
+    pub inputs: Vec<Input>,
+    /// Where the playbooks lie
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
 }
 
 /// `stanch run`

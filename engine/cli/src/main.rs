@@ -62,6 +62,8 @@ fn run(cli: Cli) -> Outcome {
     let runtime = match &command {
         Command::Validate(arguments) => return verbs::validate::run(arguments, format),
         Command::Test(arguments) => return verbs::test::run(arguments, format),
+        Command::Explain(arguments) => return verbs::explain::run(arguments, format),
+        Command::Plan(arguments) => return verbs::plan::run(arguments, format),
         Command::Schema(arguments) => return verbs::schema::run(arguments),
         Command::Completions { shell } => return verbs::completions::run(*shell),
         Command::Serve(_) | Command::Demo(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
@@ -79,9 +81,12 @@ fn run(cli: Cli) -> Outcome {
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(&server, command, format).await,
-            Command::Validate(_) | Command::Test(_) | Command::Schema(_) | Command::Completions { .. } => {
-                Ok(failure::Exit::Done)
-            }
+            Command::Validate(_)
+            | Command::Test(_)
+            | Command::Explain(_)
+            | Command::Plan(_)
+            | Command::Schema(_)
+            | Command::Completions { .. } => Ok(failure::Exit::Done),
         }
     }));
     // Ends the processes of attempts, and waits for nothing that could hang.

@@ -8,6 +8,7 @@ mod check;
 pub mod diagnostic;
 mod document;
 pub mod evaluate;
+pub mod guard;
 pub mod inputs;
 mod keys;
 pub mod load;

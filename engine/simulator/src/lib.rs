@@ -7,6 +7,8 @@
 
 mod check;
 pub mod coverage;
+pub mod explain;
+pub mod foresee;
 pub mod shown;
 pub mod stage;
 pub mod stimulus;

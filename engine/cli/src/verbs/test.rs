@@ -14,7 +14,7 @@ use stanch_simulator::coverage::{Coverage, Share, Way};
 use stanch_simulator::testing::{self, Engines, TestReport};
 
 use super::validate::{below, harmless, plural};
-use crate::cases::{Beside, Shelves, named};
+use crate::cases::{Beside, Shelves, named, playbook_in};
 use crate::cli::Test;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::format::{self, Format};
@@ -157,14 +157,7 @@ fn plans_of(
             broken.extend(library.broken.iter().cloned());
             continue;
         }
-        let file = inert(&path.display().to_string());
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Failure::because(format!("{file} cannot be read"), &error))?;
-        let loaded = stanch_playbook::load(&file, &text).map_err(|diagnostics| {
-            let first = diagnostics.list.first().map(ToString::to_string).unwrap_or_default();
-            Failure::new(inert(&first)).help(format!("see all of it: stanch validate {file}"))
-        })?;
-        plans.push(Arc::new(loaded.plan));
+        plans.push(playbook_in(&path)?);
     }
     Ok((plans, broken))
 }

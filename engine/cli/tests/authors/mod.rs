@@ -1,11 +1,10 @@
 //! What authors of playbooks use before three in the morning: nothing needs to be running for it.
 
-mod support;
-
 use std::path::Path;
 
 use serde_json::Value;
-use support::stanch;
+
+use crate::support::{stanch, stanch_reading};
 
 const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: true}}\n\
     triggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"', 'env=~\"prod|stage\"'], if: \"alert.labels.host != 'x'\"}\n    \
@@ -17,15 +16,15 @@ const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: tru
 
 /// A directory with these files.
 fn home(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let home = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().expect("the temporary directory is writable");
     for (name, text) in files {
-        std::fs::write(home.path().join(name), text).unwrap();
+        std::fs::write(home.path().join(name), text).expect("the test's directory is writable");
     }
     home
 }
 
 fn path(home: &tempfile::TempDir, name: &str) -> String {
-    home.path().join(name).to_str().unwrap().to_owned()
+    home.path().join(name).to_str().expect("its path is UTF-8").to_owned()
 }
 
 fn test_of(event: &str, rest: &str) -> String {
@@ -124,4 +123,64 @@ fn a_test_of_a_playbook_with_errors_says_so() {
     );
     let empty = stanch(&["test", &path(&self::home(&[]), "")]);
     assert_eq!((empty.exit, empty.err.contains("*.test.yaml")), (1, true), "{}", empty.err);
+}
+
+fn body(alertname: &str, env: &str, status: &str) -> String {
+    serde_json::json!({"version": "4", "alerts": [{
+        "status": status, "labels": {"alertname": alertname, "env": env, "host": "a\u{1b}[2J"}, "startsAt": "2026-11-21T01:00:00Z",
+    }]})
+    .to_string()
+}
+
+#[test]
+fn explain_says_which_value_decided() {
+    let home = home(&[("p.yaml", PLAYBOOK), ("broken.yaml", "playbook: b\n  x: 1\n")]);
+    let directory = path(&home, "");
+    for (body, expected) in [
+        (body("Down", "prod", "firing"), vec!["✔ p\n", "takes it", "✔ if           alert.labels.host != 'x'  gives true", "alert.labels.host = \"a", "✔ p would start, incident down/a", "broken.yaml has errors"]),
+        (body("Up", "dev", "firing"), vec!["- p\n", "✘ matcher  alertname=\"Down\"  saw \"Up\"", "✘ matcher  env=~\"prod|stage\"  saw \"dev\"", "no playbook of "]),
+        (body("Down", "prod", "resolved"), vec!["leaves it; this is a resolved alert, which starts nothing"]),
+        (r#"{"alerts": [{"status": "firing", "labels": {"alertname": "Down", "env": "prod"}, "startsAt": "2026-11-21T01:00:00Z"}]}"#.to_owned(), vec!["✘ p\n", "would become a dead letter", "✘ if       alert.labels.host != 'x'  no such key: host", "alert.labels.host has no value"]),
+    ] {
+        let explained = stanch_reading(&["explain", "--event", "-", "--playbooks", &directory], &body);
+        assert_eq!(explained.exit, 0, "{}", explained.err);
+        for expected in expected {
+            assert!(explained.out.contains(expected), "{expected} is not in {}", explained.out);
+        }
+        assert!(!explained.out.contains('\u{1b}'), "{}", explained.out);
+    }
+    let message = stanch_reading(&["explain", "--event", "-", "--playbooks", &directory], "{\"x\": 1}");
+    assert_eq!((message.exit, message.err.contains("--subject")), (1, true), "{}", message.err);
+    let json = ["explain", "--event", "-", "--playbooks", &directory, "--subject", "a.b", "-o", "json"];
+    let result: Value = serde_json::from_str(&stanch_reading(&json, "{\"x\": 1}").out).unwrap();
+    assert_eq!(result["explained"][0]["playbooks"][0]["triggers"][0]["verdict"], "leaves", "{result:#}");
+}
+
+#[test]
+fn plan_tells_what_is_known_beforehand_and_what_is_not() {
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    let planned = stanch_reading(&["plan", &path(&home, "p.yaml"), "--event", "-"], &body("Down", "prod", "firing"));
+    assert_eq!(planned.exit, 0, "{}", planned.err);
+    for expected in [
+        "incident  down/a\\u{1b}[2J (P2): Down",
+        "inputs    host = ",
+        "headers: {\"A\":\"Bearer {{ secrets.edr }}\"}",
+        "url: http://a",
+        "up to 3 attempts of at most 2m, after 0s to 1s, 0s to 2s; at most 6m3s in all",
+        "steps.probe.state != 'succeeded': known once it runs",
+        "side effects, not idempotent",
+        "unknown   a person is asked",
+        "takes     at most 4h",
+        "3 steps, 1 with side effects, 1 of these not idempotent; nothing was done",
+    ] {
+        assert!(planned.out.contains(expected), "{expected} is not in {}", planned.out);
+    }
+    assert!(!planned.out.contains('\u{1b}'), "{}", planned.out);
+    let no = stanch_reading(&["plan", &path(&home, "p.yaml"), "--event", "-"], &body("Up", "prod", "firing"));
+    assert_eq!((no.exit, no.err.contains("stanch explain")), (1, true), "{}", no.err);
+    let by_hand = stanch(&["plan", "p", "--playbooks", &path(&home, ""), "-i", "host=b", "-o", "json"]);
+    let result: Value = serde_json::from_str(&by_hand.out).unwrap();
+    assert_eq!(result["steps"][1]["with"]["value"]["argv"], serde_json::json!(["./restart.sh", "b"]), "{result:#}");
+    let wrong = stanch(&["plan", "q", "--playbooks", &path(&home, "")]);
+    assert_eq!((wrong.exit, wrong.err.contains("there are p")), (1, true), "{}", wrong.err);
 }
