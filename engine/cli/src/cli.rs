@@ -42,7 +42,7 @@ pub enum Command {
     Serve(Serve),
     /// Shows an engine at work on a real alert, on a temporary directory
     Demo(Demo),
-    /// Checks playbooks and shows every problem with its place
+    /// Checks playbooks and shows every problem with its place, with --format sarif or github for other tools
     Validate(Validate),
     /// Runs the tests of playbooks, `*.test.yaml`, on a virtual clock
     Test(Test),
@@ -50,6 +50,8 @@ pub enum Command {
     Explain(Explain),
     /// Shows what an event would do to a playbook; nothing is done
     Plan(Plan),
+    /// Draws a playbook's steps and their order, with --format ascii, mermaid, dot or svg
+    Graph(Graph),
     /// Starts a playbook by hand
     Run(Run),
     /// Sends an event: a webhook's body or a CloudEvent over HTTP, or a message over NATS
@@ -157,6 +159,19 @@ pub struct Plan {
     /// An input that a person gives, as JSON or as text; may be given several times
     #[arg(short, long = "input", value_name = "NAME=VALUE", conflicts_with = "event")]
     pub inputs: Vec<Input>,
+    /// Where the playbooks lie
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
+}
+
+/// `stanch graph`
+#[derive(Debug, Args)]
+pub struct Graph {
+    /// The playbook: its name, or its file
+    pub playbook: String,
+    /// Where to write; the standard output unless given
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
     /// Where the playbooks lie
     #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub playbooks: PathBuf,

@@ -11,6 +11,7 @@ mod client;
 mod failure;
 mod follow;
 mod format;
+mod graph;
 mod input;
 mod signals;
 mod story;
@@ -18,6 +19,7 @@ mod terminal;
 mod trail;
 mod verbs;
 mod watch;
+mod xml;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,12 +60,14 @@ fn install_crypto() {
 
 fn run(cli: Cli) -> Outcome {
     let Cli { server, format, command } = cli;
+    format.suits(&command)?;
     // What needs no runtime first; an engine takes every core, a client needs one.
     let runtime = match &command {
         Command::Validate(arguments) => return verbs::validate::run(arguments, format),
         Command::Test(arguments) => return verbs::test::run(arguments, format),
         Command::Explain(arguments) => return verbs::explain::run(arguments, format),
         Command::Plan(arguments) => return verbs::plan::run(arguments, format),
+        Command::Graph(arguments) => return verbs::graph::run(arguments, format),
         Command::Schema(arguments) => return verbs::schema::run(arguments),
         Command::Completions { shell } => return verbs::completions::run(*shell),
         Command::Serve(_) | Command::Demo(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
@@ -85,6 +89,7 @@ fn run(cli: Cli) -> Outcome {
             | Command::Test(_)
             | Command::Explain(_)
             | Command::Plan(_)
+            | Command::Graph(_)
             | Command::Schema(_)
             | Command::Completions { .. } => Ok(failure::Exit::Done),
         }

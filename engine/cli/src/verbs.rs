@@ -6,6 +6,7 @@ pub mod demo;
 pub mod emit;
 pub mod events;
 pub mod explain;
+pub mod graph;
 pub mod incidents;
 pub mod plan;
 pub mod run;

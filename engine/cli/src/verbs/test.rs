@@ -19,6 +19,7 @@ use crate::cli::Test;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::format::{self, Format};
 use crate::terminal::{self, OUT, Style, inert};
+use crate::xml::escape;
 
 /// What is said of one file.
 struct FileReport {
@@ -308,20 +309,20 @@ fn junit(reports: &[FileReport]) -> String {
         let errors = usize::from(!report.problems.is_empty());
         out.push_str(&format!(
             "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\">\n",
-            xml(&report.file),
+            escape(&report.file),
             report.tests.len() + errors,
         ));
         if errors > 0 {
             let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
             out.push_str(&format!(
                 "    <testcase name=\"the file can be used\" classname=\"{}\"><error message=\"{}\">{}</error></testcase>\n",
-                xml(&report.file),
-                xml(problems.first().map_or("", String::as_str)),
-                xml(&problems.join("\n")),
+                escape(&report.file),
+                escape(problems.first().map_or("", String::as_str)),
+                escape(&problems.join("\n")),
             ));
         }
         for (test, seen) in &report.tests {
-            let name = format!("name=\"{}\" classname=\"{}\"", xml(&test.name), xml(&test.playbook));
+            let name = format!("name=\"{}\" classname=\"{}\"", escape(&test.name), escape(&test.playbook));
             if seen.failures.is_empty() {
                 out.push_str(&format!("    <testcase {name}/>\n"));
                 continue;
@@ -330,40 +331,12 @@ fn junit(reports: &[FileReport]) -> String {
                 seen.failures.iter().map(|one| format!("{}:{}: {one}", report.file, one.place.line())).collect();
             out.push_str(&format!(
                 "    <testcase {name}><failure message=\"{}\">{}</failure></testcase>\n",
-                xml(lines.first().map_or("", String::as_str)),
-                xml(&lines.join("\n")),
+                escape(lines.first().map_or("", String::as_str)),
+                escape(&lines.join("\n")),
             ));
         }
         out.push_str("  </testsuite>\n");
     }
     out.push_str("</testsuites>\n");
     out
-}
-
-/// A text inside XML: escaped, and without what XML cannot hold.
-fn xml(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => shown.push_str("&amp;"),
-            '<' => shown.push_str("&lt;"),
-            '>' => shown.push_str("&gt;"),
-            '"' => shown.push_str("&quot;"),
-            '\'' => shown.push_str("&apos;"),
-            '\n' => shown.push_str("&#10;"),
-            letter if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') => shown.push('\u{fffd}'),
-            letter => shown.push(letter),
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn xml_holds_any_text() {
-        assert_eq!(xml("<a b=\"c\">&'\u{1b}\u{0}\nü"), "&lt;a b=&quot;c&quot;&gt;&amp;&apos;\u{fffd}\u{fffd}&#10;ü");
-    }
 }

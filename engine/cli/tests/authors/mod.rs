@@ -184,3 +184,25 @@ fn plan_tells_what_is_known_beforehand_and_what_is_not() {
     let wrong = stanch(&["plan", "q", "--playbooks", &path(&home, "")]);
     assert_eq!((wrong.exit, wrong.err.contains("there are p")), (1, true), "{}", wrong.err);
 }
+
+#[test]
+fn a_playbook_is_drawn_in_every_form_and_nothing_else_is() {
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    let file = path(&home, "p.yaml");
+    for (form, expected) in [
+        ("ascii", "├─┬ contain\n  │ └─ restart  exec"),
+        ("mermaid", "subgraph p1 [\"contain\"]\n    s1_0[\"restart<br/>exec<br/>if steps.probe.state #33;= 'succeeded'\"]"),
+        ("dot", "s1_0 [label=\"restart\\nexec\\nif steps.probe.state != 'succeeded'\"]"),
+        ("svg", "if steps.probe.state != &apos;succeeded&apos;</text>"),
+    ] {
+        let drawn = stanch(&["graph", &file, "--format", form]);
+        assert_eq!(drawn.exit, 0, "{}", drawn.err);
+        assert!(drawn.out.contains(expected), "{form}: {}", drawn.out);
+    }
+    let output = path(&home, "p.svg");
+    assert_eq!(stanch(&["graph", &file, "--format", "svg", "--output", &output]).exit, 0);
+    assert!(std::fs::read_to_string(output).unwrap().ends_with("</svg>\n"));
+    let unsuited = stanch(&["graph", &file, "-o", "json"]);
+    assert_eq!((unsuited.exit, unsuited.err.contains("ascii, mermaid, dot or svg")), (2, true), "{}", unsuited.err);
+    assert_eq!(stanch(&["runs", "list", "-o", "svg"]).exit, 2);
+}
