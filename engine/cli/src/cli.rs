@@ -112,6 +112,9 @@ pub struct Validate {
     /// Playbooks, and directories with playbooks
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
+    /// Exits with 1 where there is a warning too
+    #[arg(long)]
+    pub deny_warnings: bool,
 }
 
 /// `stanch test`

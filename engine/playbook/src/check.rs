@@ -1,5 +1,6 @@
 //! A document is checked into a model: every problem is reported, with its place.
 
+mod guard;
 mod names;
 mod order;
 mod read;
@@ -81,6 +82,8 @@ impl<'a> Checker<'a> {
         if let Some(node) = root.get("triggers") {
             model.triggers = self.triggers(node);
         }
+        self.unguarded(&model.steps);
+        self.accepted();
         model.inputs = std::mem::take(&mut self.inputs);
         Some(model)
     }

@@ -184,6 +184,11 @@ pub(crate) const STEP: &[Key] = &[
         "CEL over result and the rest, for each output; steps.<name>.outputs has them.",
     ),
     key("continue_on_error", Shape::Bool, "Whether the run goes on where the step fails."),
+    key(
+        "accept",
+        Shape::Texts,
+        "Codes of warnings about this step that somebody looked at and that are as they should be.",
+    ),
 ];
 
 pub(crate) const STEP_LATER: &[&str] = &[

@@ -191,7 +191,10 @@ fn a_playbook_is_drawn_in_every_form_and_nothing_else_is() {
     let file = path(&home, "p.yaml");
     for (form, expected) in [
         ("ascii", "├─┬ contain\n  │ └─ restart  exec"),
-        ("mermaid", "subgraph p1 [\"contain\"]\n    s1_0[\"restart<br/>exec<br/>if steps.probe.state #33;= 'succeeded'\"]"),
+        (
+            "mermaid",
+            "subgraph p1 [\"contain\"]\n    s1_0[\"restart<br/>exec<br/>if steps.probe.state #33;= 'succeeded'\"]",
+        ),
         ("dot", "s1_0 [label=\"restart\\nexec\\nif steps.probe.state != 'succeeded'\"]"),
         ("svg", "if steps.probe.state != &apos;succeeded&apos;</text>"),
     ] {
@@ -205,4 +208,37 @@ fn a_playbook_is_drawn_in_every_form_and_nothing_else_is() {
     let unsuited = stanch(&["graph", &file, "-o", "json"]);
     assert_eq!((unsuited.exit, unsuited.err.contains("ascii, mermaid, dot or svg")), (2, true), "{}", unsuited.err);
     assert_eq!(stanch(&["runs", "list", "-o", "svg"]).exit, 2);
+}
+
+#[test]
+fn problems_are_written_for_other_tools() {
+    let broken = PLAYBOOK.replace("uses: wait", "uses: wiat");
+    let home = home(&[("a p.yaml", &broken), ("q.yaml", &PLAYBOOK.replace("playbook: p", "playbook: q"))]);
+    let sarif = stanch(&["validate", &path(&home, ""), "--format", "sarif"]);
+    let result: Value = serde_json::from_str(&sarif.out).unwrap();
+    assert_eq!((sarif.exit, &result["version"]), (1, &"2.1.0".into()));
+    let run = &result["runs"][0];
+    assert_eq!(run["results"][0]["ruleId"], "unknown-action", "{result:#}");
+    let place = &run["results"][0]["locations"][0]["physicalLocation"];
+    assert!(place["artifactLocation"]["uri"].as_str().unwrap().ends_with("/a%20p.yaml"), "{place:#}");
+    let region = &place["region"];
+    assert_eq!((&region["startColumn"], &region["endColumn"]), (&17.into(), &21.into()), "{region:#}");
+    assert_eq!(run["results"][1]["level"], "warning", "{result:#}");
+    let github = stanch(&["validate", &path(&home, ""), "--format", "github"]);
+    assert!(
+        github.out.contains("::error file=")
+            && github.out.contains("title=unknown-action::no action is named wiat%0Adid you mean wait?\n"),
+        "{}",
+        github.out
+    );
+    let warned = stanch(&["validate", &path(&home, "q.yaml")]);
+    assert_eq!((warned.exit, warned.out.contains("side-effect-unguarded")), (0, true), "{}", warned.out);
+    assert_eq!(stanch(&["validate", &path(&home, "q.yaml"), "--deny-warnings"]).exit, 1);
+}
+
+#[test]
+fn the_shipped_playbooks_have_no_warnings() {
+    let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks");
+    let checked = stanch(&["validate", playbooks.to_str().unwrap(), "--deny-warnings"]);
+    assert_eq!(checked.exit, 0, "{}", checked.out);
 }
