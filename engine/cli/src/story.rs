@@ -386,6 +386,8 @@ mod tests {
             queued: false,
             parent: None,
             children: BTreeMap::new(),
+            held: None,
+            hold_until: None,
         }
         .into()
     }

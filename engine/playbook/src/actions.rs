@@ -280,7 +280,9 @@ impl Signature {
         }
     }
 
-    /// Whether it changes anything beyond the run: looking, logging and reporting do not.
+    /// Whether it changes anything beyond the run: looking, logging, reporting and telling people do not.
+    ///
+    /// Not the same as whether repeating it is harmless: isolating a host twice is, isolating it is not.
     #[must_use]
     pub fn acts(&self, with: &Map<String, Value>) -> bool {
         match self.idempotence {
@@ -288,7 +290,7 @@ impl Signature {
                 let method = with.get("method").and_then(Value::as_str).unwrap_or("GET");
                 !["GET", "HEAD", "OPTIONS"].contains(&method)
             }
-            Idempotence::Yes | Idempotence::No => !["log", "prometheus", "report"].contains(&self.name),
+            Idempotence::Yes | Idempotence::No => !["log", "prometheus", "report", "slack"].contains(&self.name),
         }
     }
 

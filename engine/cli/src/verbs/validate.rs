@@ -25,7 +25,7 @@ struct Report {
 pub fn run(arguments: &Validate, format: Format) -> Outcome {
     let mut files = Vec::new();
     for path in &arguments.paths {
-        collect(path, 0, &mut files)?;
+        collect(path, &mut files)?;
     }
     files.dedup();
     if files.is_empty() {
@@ -44,14 +44,25 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
             "playbooks": reports.iter().map(Report::json).collect::<Vec<_>>(),
         })
     };
-    if format == Format::Table || !format.print(&result())? {
-        terminal::print(&people(&reports, errors, warnings))?;
+    match format {
+        Format::Sarif => terminal::print(&format!("{:#}\n", sarif(&reports)))?,
+        Format::Github => terminal::print(&github(&reports))?,
+        Format::Table => terminal::print(&people(&reports, errors, warnings))?,
+        _ => {
+            format.print(&result())?;
+        }
     }
-    Ok(if errors == 0 { Exit::Done } else { Exit::Failed })
+    let denied = arguments.deny_warnings && warnings > 0;
+    Ok(if errors == 0 && !denied { Exit::Done } else { Exit::Failed })
 }
 
 /// The playbooks that a path names: itself, or what an engine would load from the directory.
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    below(path, 0, is_playbook, files)
+}
+
+/// A file that is named, or those below a directory that are wanted; what is hidden is left out.
+pub fn below(path: &Path, depth: usize, wanted: fn(&Path) -> bool, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::because(format!("{} cannot be read", inert(&path.display().to_string())), &error)
     };
@@ -60,13 +71,13 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Fa
         return Ok(());
     }
     let entries = std::fs::read_dir(path).map_err(unreadable)?;
-    let mut below =
+    let mut paths =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    below.sort();
-    for path in below {
+    paths.sort();
+    for path in paths {
         if path.is_dir() && depth < 8 && !is_hidden(&path) {
-            collect(&path, depth + 1, files)?;
-        } else if path.is_file() && is_playbook(&path) {
+            below(&path, depth + 1, wanted, files)?;
+        } else if path.is_file() && !is_hidden(&path) && wanted(&path) {
             files.push(path);
         }
     }
@@ -123,7 +134,7 @@ impl Report {
     fn json(&self) -> Value {
         let one = |one: &Diagnostic| {
             json!({
-                "level": match one.level { Level::Error => "error", Level::Warning => "warning" },
+                "level": level(one),
                 "code": one.code,
                 "message": one.message,
                 "help": one.help,
@@ -163,8 +174,104 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
     out
 }
 
+/// SARIF 2.1.0, as code scanning reads it.
+fn sarif(reports: &[Report]) -> Value {
+    let mut rules: Vec<&str> = reports.iter().flat_map(|report| &report.list).map(|one| one.code).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let result = |report: &Report, one: &Diagnostic| {
+        let (end_line, end_column) = end(one, &report.source);
+        let help = one.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
+        json!({
+            "ruleId": one.code,
+            "level": level(one),
+            "message": {"text": format!("{}{help}", one.message)},
+            "locations": [{"physicalLocation": {
+                "artifactLocation": {"uri": uri(&report.file)},
+                "region": {
+                    "startLine": one.line,
+                    "startColumn": one.column,
+                    "endLine": end_line,
+                    "endColumn": end_column,
+                },
+            }}],
+        })
+    };
+    let results = reports.iter().flat_map(|report| report.list.iter().map(move |one| result(report, one)));
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "stanch",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules.iter().map(|code| json!({"id": code})).collect::<Vec<_>>(),
+            }},
+            "columnKind": "unicodeCodePoints",
+            "results": results.collect::<Vec<_>>(),
+        }],
+    })
+}
+
+/// Commands of a GitHub workflow, which marks the lines with them.
+fn github(reports: &[Report]) -> String {
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let mut out = String::new();
+    for report in reports {
+        for one in &report.list {
+            let (end_line, end_column) = end(one, &report.source);
+            let help = one.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
+            out.push_str(&format!(
+                "::{} file={},line={},col={},endLine={end_line},endColumn={end_column},title={}::{}\n",
+                level(one),
+                property(&report.file),
+                one.line,
+                one.column,
+                property(one.code),
+                data(&inert_lines(&format!("{}{help}", one.message))),
+            ));
+        }
+    }
+    out
+}
+
+/// Text from outside without what could steer the reader, its line breaks kept.
+fn inert_lines(text: &str) -> String {
+    text.split('\n').map(inert).collect::<Vec<_>>().join("\n")
+}
+
+fn level(one: &Diagnostic) -> &'static str {
+    match one.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    }
+}
+
+/// The line and the column just after a diagnostic's place, both from 1.
+fn end(one: &Diagnostic, source: &str) -> (usize, usize) {
+    let shown = source.get(one.span.0..one.span.0 + one.span.1).unwrap_or("");
+    match shown.rsplit_once('\n') {
+        Some((before, last)) => (one.line + before.matches('\n').count() + 1, last.chars().count() + 1),
+        None => (one.line, one.column + shown.chars().count()),
+    }
+}
+
+/// A relative path as the reference that SARIF wants.
+fn uri(file: &str) -> String {
+    let mut shown = String::new();
+    for byte in file.bytes() {
+        match byte {
+            byte if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) => shown.push(char::from(byte)),
+            b'\\' if cfg!(windows) => shown.push('/'),
+            byte => shown.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    shown
+}
+
 /// The text with each control byte but line breaks replaced by a space: places stay where they are.
-fn harmless(source: &str) -> String {
+pub fn harmless(source: &str) -> String {
     let mut shown = String::with_capacity(source.len());
     for letter in source.chars() {
         if letter == '\n' || inert(letter.encode_utf8(&mut [0; 4])).chars().eq([letter]) {
@@ -176,7 +283,7 @@ fn harmless(source: &str) -> String {
     shown
 }
 
-fn plural(count: usize, what: &str) -> String {
+pub fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

@@ -166,6 +166,13 @@ impl From<Rejected> for Problem {
             Rejected::NotInForce(_) => {
                 Self::conflict("containment.not-in-force", detail, "stanch inforce undo ID tries to take it back again")
             }
+            Rejected::AlreadyFrozen => Self::conflict("engine.frozen", detail, "stanch unfreeze lets steps act again"),
+            Rejected::NotFrozen => {
+                Self::conflict("engine.not-frozen", detail, "stanch freeze stops what has side effects")
+            }
+            Rejected::UnknownMaintenance(_) => {
+                Self::unknown("maintenance.unknown", detail, "stanch maintenance list shows all windows")
+            }
             Rejected::InThePast => {
                 let remedy = "give a time to come, such as 4h";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "time.past", detail, remedy)
