@@ -11,13 +11,14 @@ use serde_json::json;
 use stanch_core::alert::AlertChange;
 use stanch_core::command::Target;
 use stanch_playbook::test_file::AlertSpec;
-use stanch_playbook::{Plan, Timestamp};
+use stanch_playbook::{Catalogue, Diagnostics, Plan, Timestamp, load_with};
 use stanch_server::fixture::{self, Fixture, FixtureError};
 use stanch_server::playbooks::{self, Library};
 use stanch_simulator::stimulus::{self, Stimulus};
 
 use crate::failure::Failure;
 use crate::terminal::inert;
+use crate::verbs::validate::beside;
 
 /// The name of the Alertmanager cluster that alerts of tests and fixtures come from, as `emit` has it.
 pub const SOURCE: &str = "default";
@@ -142,14 +143,37 @@ pub fn playbook_named(playbook: &str, directory: &Path) -> Result<Arc<Plan>, Fai
     })
 }
 
-/// The playbook of a file.
-pub fn playbook_in(path: &Path) -> Result<Arc<Plan>, Failure> {
+/// The playbook of a file that holds one.
+fn playbook_in(path: &Path) -> Result<Arc<Plan>, Failure> {
+    let mut plans = playbooks_in(path)?;
+    match (plans.pop(), plans.as_slice()) {
+        (Some(one), []) => Ok(one),
+        (last, others) => {
+            let names: Vec<&str> = others.iter().chain(&last).map(|plan| plan.name.as_str()).collect();
+            let file = inert(&path.display().to_string());
+            Err(Failure::new(format!("{file} holds several playbooks: {}", names.join(", ")))
+                .help("name one of them, and its directory with --playbooks"))
+        }
+    }
+}
+
+/// The playbooks of a file, with what the catalogues beside it name.
+pub fn playbooks_in(path: &Path) -> Result<Vec<Arc<Plan>>, Failure> {
     let file = inert(&path.display().to_string());
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::because(format!("{file} cannot be read"), &error))?;
-    let loaded = stanch_playbook::load(&file, &text).map_err(|diagnostics| {
-        let first = diagnostics.list.first().map(ToString::to_string).unwrap_or_default();
-        Failure::new(inert(&first)).help(format!("see all of it: stanch validate {file}"))
-    })?;
-    Ok(Arc::new(loaded.plan))
+    let mut catalogue = Catalogue::new();
+    for beside in beside(path)? {
+        let name = inert(&beside.display().to_string());
+        let read = std::fs::read_to_string(&beside);
+        let text = read.map_err(|error| Failure::because(format!("{name} cannot be read"), &error))?;
+        catalogue.load(&name, &text).map_err(|diagnostics| refused(&name, &diagnostics))?;
+    }
+    let loaded = load_with(&file, &text, &catalogue).map_err(|diagnostics| refused(&file, &diagnostics))?;
+    Ok(loaded.into_iter().map(|loaded| Arc::new(loaded.plan)).collect())
+}
+
+fn refused(file: &str, diagnostics: &Diagnostics) -> Failure {
+    let first = diagnostics.list.first().map(ToString::to_string).unwrap_or_default();
+    Failure::new(inert(&first)).help(format!("see all of it: stanch validate {file}"))
 }

@@ -14,7 +14,7 @@ use stanch_simulator::coverage::{Coverage, Share, Way};
 use stanch_simulator::testing::{self, Engines, TestReport};
 
 use super::validate::{below, harmless, plural};
-use crate::cases::{Beside, Shelves, named, playbook_in};
+use crate::cases::{Beside, Shelves, named, playbooks_in};
 use crate::cli::Test;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::format::{self, Format};
@@ -158,7 +158,7 @@ fn plans_of(
             broken.extend(library.broken.iter().cloned());
             continue;
         }
-        plans.push(playbook_in(&path)?);
+        plans.extend(playbooks_in(&path)?);
     }
     Ok((plans, broken))
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stanch_playbook::diagnostic::{self, Diagnostic, Level};
-use stanch_playbook::{Diagnostics, PlaybookName};
+use stanch_playbook::{Catalogue, Diagnostics, Plan, PlaybookName, check_set, load_with};
+use stanch_server::playbooks::{Place, is_catalogue, is_playbook};
 
 use crate::cli::Validate;
 use crate::failure::{Exit, Failure, Outcome};
@@ -16,12 +17,12 @@ use crate::terminal::{self, OUT, Style, inert};
 /// What is said of one file.
 struct Report {
     file: String,
-    playbook: Option<PlaybookName>,
+    plans: Vec<Plan>,
     list: Vec<Diagnostic>,
     source: Arc<str>,
 }
 
-/// Checks files, and the playbooks below directories. Exits with 1 where one has an error.
+/// Checks files, and the playbooks and catalogues below directories. Exits with 1 where one has an error.
 pub fn run(arguments: &Validate, format: Format) -> Outcome {
     let mut files = Vec::new();
     for path in &arguments.paths {
@@ -32,8 +33,9 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
         return Err(Failure::new("there is no playbook to check")
             .help("playbooks are files named *.yaml or *.yml; name one, or a directory that holds some"));
     }
-    let mut reports = files.iter().map(|file| check(file)).collect::<Result<Vec<_>, _>>()?;
+    let mut reports = check(&files)?;
     name_twice(&mut reports);
+    check_together(&mut reports, arguments.paths.iter().all(|path| path.is_dir()));
     let of_level = |level| reports.iter().flat_map(|report| &report.list).filter(|one| one.level == level).count();
     let (errors, warnings) = (of_level(Level::Error), of_level(Level::Warning));
     let result = || {
@@ -56,9 +58,9 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
     Ok(if errors == 0 && !denied { Exit::Done } else { Exit::Failed })
 }
 
-/// The playbooks that a path names: itself, or what an engine would load from the directory.
+/// The files that a path names: itself, or what an engine would load from the directory.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    below(path, 0, is_playbook, files)
+    below(path, 0, |path| is_playbook(path) || is_catalogue(path), files)
 }
 
 /// A file that is named, or those below a directory that are wanted; what is hidden is left out.
@@ -88,44 +90,109 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-fn is_playbook(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
-    stem.is_some_and(|stem| !is_hidden(path) && !stem.ends_with(".test") && !stem.ends_with(".catalogue"))
+/// The catalogues first: what they name has a meaning in every playbook. Beside a playbook that is named alone, those
+/// of its directory count too.
+fn check(files: &[PathBuf]) -> Result<Vec<Report>, Failure> {
+    let mut catalogues: Vec<PathBuf> = files.iter().filter(|file| is_catalogue(file)).cloned().collect();
+    for file in files {
+        catalogues.extend(beside(file)?.into_iter().filter(|path| !catalogues.contains(path)).collect::<Vec<_>>());
+    }
+    let mut catalogue = Catalogue::new();
+    let mut reports = BTreeMap::new();
+    for path in catalogues {
+        let (file, source) = read(&path)?;
+        let list = catalogue.load(&file, &source).unwrap_or_else(|Diagnostics { list, .. }| list);
+        if files.contains(&path) || !list.is_empty() {
+            reports.insert(path, Report { file, plans: Vec::new(), list, source });
+        }
+    }
+    for path in files.iter().filter(|file| !is_catalogue(file)) {
+        let (file, source) = read(path)?;
+        let (plans, list) = match load_with(&file, &source, &catalogue) {
+            Ok(loaded) => {
+                let (plans, lists): (_, Vec<_>) = loaded.into_iter().map(|one| (one.plan, one.warnings)).unzip();
+                (plans, lists.concat())
+            }
+            Err(Diagnostics { list, .. }) => (Vec::new(), list),
+        };
+        reports.insert(path.clone(), Report { file, plans, list, source });
+    }
+    Ok(reports.into_values().collect())
 }
 
-fn check(path: &Path) -> Result<Report, Failure> {
+/// The catalogues in the directory of a file.
+pub fn beside(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let directory = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let unreadable = |error: std::io::Error| {
+        Failure::because(format!("{} cannot be read", inert(&directory.display().to_string())), &error)
+    };
+    let entries = std::fs::read_dir(directory).map_err(unreadable)?;
+    let names = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name()));
+    let mut found: Vec<PathBuf> =
+        names.map(|name| file.with_file_name(name)).filter(|path| is_catalogue(path)).collect();
+    found.sort();
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<(String, Arc<str>), Failure> {
     let file = inert(&path.display().to_string());
     let bytes = std::fs::read(path).map_err(|error| Failure::because(format!("{file} cannot be read"), &error))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let source: Arc<str> = Arc::from(&*text);
-    Ok(match stanch_playbook::load(&file, &text) {
-        Ok(loaded) => Report { file, playbook: Some(loaded.plan.name.clone()), list: loaded.warnings, source },
-        Err(Diagnostics { list, source }) => Report { file, playbook: None, list, source },
-    })
+    Ok((file, Arc::from(&*String::from_utf8_lossy(&bytes))))
 }
 
 /// An engine loads one playbook of a name.
 fn name_twice(reports: &mut [Report]) {
     let mut first: BTreeMap<PlaybookName, String> = BTreeMap::new();
     for report in reports {
-        let Some(name) = report.playbook.clone() else { continue };
-        let Some(other) = first.get(&name) else {
-            first.insert(name, report.file.clone());
-            continue;
+        for name in report.plans.iter().map(|plan| plan.name.clone()) {
+            let Some(other) = first.get(&name) else {
+                first.insert(name, report.file.clone());
+                continue;
+            };
+            let line = report.source.lines().position(|line| line.starts_with("playbook:")).unwrap_or(0);
+            let offset = report.source.split_inclusive('\n').take(line).map(str::len).sum();
+            let length = report.source.lines().nth(line).map_or(0, str::len);
+            report.list.push(Diagnostic {
+                level: Level::Error,
+                code: "duplicate-playbook",
+                message: format!("{other} has a playbook named {name} too"),
+                help: Some("give one of them another name, or check them one by one".to_owned()),
+                file: report.file.as_str().into(),
+                line: line + 1,
+                column: 1,
+                span: (offset, length),
+            });
+        }
+    }
+}
+
+/// What only several playbooks together show. Where not whole directories are checked, a child that is missing may be
+/// in another one.
+fn check_together(reports: &mut [Report], whole: bool) {
+    let plans: Vec<&Plan> = reports.iter().flat_map(|report| &report.plans).collect();
+    for problem in check_set(&plans) {
+        let of = |report: &&mut Report| report.plans.iter().any(|plan| plan.name == problem.playbook);
+        let Some(report) = reports.iter_mut().find(of) else { continue };
+        let place = Place::of(&report.source, &problem.step);
+        let elsewhere = !whole && problem.code == "unknown-playbook";
+        let help = match problem.help {
+            None if elsewhere => {
+                Some("check its directory too, or the whole directory that an engine loads".to_owned())
+            }
+            help => help,
         };
-        let line = report.source.lines().position(|line| line.starts_with("playbook:")).unwrap_or(0);
-        let offset = report.source.split_inclusive('\n').take(line).map(str::len).sum();
-        let length = report.source.lines().nth(line).map_or(0, str::len);
         report.list.push(Diagnostic {
-            level: Level::Error,
-            code: "duplicate-playbook",
-            message: format!("{other} has a playbook named {name} too"),
-            help: Some("give one of them another name, or check them one by one".to_owned()),
+            level: if elsewhere { Level::Warning } else { Level::Error },
+            code: problem.code,
+            message: problem.message,
+            help,
             file: report.file.as_str().into(),
-            line: line + 1,
-            column: 1,
-            span: (offset, length),
+            line: place.line,
+            column: place.column,
+            span: (place.offset, place.length),
         });
     }
 }
@@ -146,7 +213,8 @@ impl Report {
         };
         json!({
             "file": self.file,
-            "playbook": self.playbook,
+            "playbook": self.plans.first().map(|plan| &plan.name),
+            "playbooks": self.plans.iter().map(|plan| &plan.name).collect::<Vec<_>>(),
             "diagnostics": self.list.iter().map(one).collect::<Vec<_>>(),
         })
     }
@@ -162,7 +230,13 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
             out.push('\n');
         }
     }
-    let files = plural(reports.len(), "playbook");
+    // A file that cannot be used holds at least one.
+    let playbooks = reports.iter().filter(|report| !is_catalogue(Path::new(&report.file)));
+    let catalogues = reports.iter().filter(|report| is_catalogue(Path::new(&report.file))).count();
+    let mut files = plural(playbooks.map(|report| report.plans.len().max(1)).sum(), "playbook");
+    if catalogues > 0 {
+        files.push_str(&format!(" and {}", plural(catalogues, "catalogue")));
+    }
     let (style, verdict) = match (errors, warnings) {
         (0, 0) => (Style::Green, format!("✔ {files}, no problems")),
         (0, _) => (Style::Yellow, format!("✔ {files}, {}", plural(warnings, "warning"))),
@@ -297,12 +371,5 @@ mod tests {
         let shown = harmless(source);
         assert_eq!(shown.len(), source.len());
         assert_eq!(shown, "a:  [2J \nb:    x ü\n");
-    }
-
-    #[test]
-    fn tests_and_catalogues_are_no_playbooks() {
-        let names = ["a.yaml", "b.yml", "a.test.yaml", "x.catalogue.yaml", "notes.md", ".hidden.yaml"];
-        let playbooks: Vec<_> = names.into_iter().filter(|name| is_playbook(Path::new(name))).collect();
-        assert_eq!(playbooks, ["a.yaml", "b.yml"]);
     }
 }

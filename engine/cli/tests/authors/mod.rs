@@ -242,3 +242,47 @@ fn the_shipped_playbooks_have_no_warnings() {
     let checked = stanch(&["validate", playbooks.to_str().unwrap(), "--deny-warnings"]);
     assert_eq!(checked.exit, 0, "{}", checked.out);
 }
+
+const CATALOGUE: &str = "actions:\n  release:\n    uses: http\n    inputs: {host: {type: string, required: true}}\n    \
+    with: {method: PUT, url: \"https://edr.corp/{{ inputs.host }}/release\"}\n";
+
+#[test]
+fn a_catalogue_beside_the_playbooks_gives_its_names_a_meaning_everywhere() {
+    let playbook = "playbook: p\ninputs: {host: {type: string, default: a}}\n\
+        contain:\n  free: {uses: release, with: {host: \"{{ inputs.host }}\"}}\n";
+    let test = test_of(
+        "{inputs: {host: b}}",
+        "    expect: {run: succeeded, calls: {free: {with: {url: \"https://edr.corp/b/release\"}}}}\n",
+    );
+    let home = home(&[("p.yaml", playbook), ("p.test.yaml", &test), ("x.catalogue.yaml", CATALOGUE)]);
+    let (directory, file) = (path(&home, ""), path(&home, "p.yaml"));
+    let checked = stanch(&["validate", &directory]);
+    assert_eq!(checked.out, "✔ 1 playbook and 1 catalogue, no problems\n");
+    for arguments in [
+        &["validate", &file][..],
+        &["test", &directory],
+        &["plan", &file],
+        &["plan", "p", "--playbooks", &directory],
+        &["graph", &file],
+    ] {
+        let done = stanch(arguments);
+        assert_eq!(done.exit, 0, "{arguments:?}: {}{}", done.out, done.err);
+    }
+    std::fs::write(home.path().join("x.catalogue.yaml"), "actions: {release: {uses: htp}}\n").unwrap();
+    for path in [&directory, &file] {
+        let checked = stanch(&["validate", path]);
+        assert!(checked.exit == 1 && checked.out.contains("did you mean http?"), "{}", checked.out);
+    }
+}
+
+#[test]
+fn what_only_several_playbooks_together_show_has_its_place() {
+    let parent = "playbook: parent\ncontain:\n  sub: {uses: playbook, with: {playbook: chidl}}\n";
+    let child = "playbook: child\ndetect:\n  a: {uses: log, with: {message: x}}\n";
+    let home = home(&[("parent.yaml", parent), ("child.yaml", child)]);
+    let checked = stanch(&["validate", "--format", "github", &path(&home, "")]);
+    assert_eq!(checked.exit, 1);
+    assert!(checked.out.contains("line=3,col=3") && checked.out.contains("did you mean child?"), "{}", checked.out);
+    let alone = stanch(&["validate", &path(&home, "parent.yaml")]);
+    assert!(alone.exit == 0 && alone.out.contains("check its directory too"), "{}", alone.out);
+}
