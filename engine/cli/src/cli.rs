@@ -47,8 +47,16 @@ pub enum Command {
     Serve(Serve),
     /// Shows an engine at work on a real alert, on a temporary directory
     Demo(Demo),
-    /// Checks playbooks and shows every problem with its place
+    /// Checks playbooks and shows every problem with its place, with --format sarif or github for other tools
     Validate(Validate),
+    /// Runs the tests of playbooks, `*.test.yaml`, on a virtual clock
+    Test(Test),
+    /// Says why each playbook would start from an event or not, with the values seen
+    Explain(Explain),
+    /// Shows what an event would do to a playbook; nothing is done
+    Plan(Plan),
+    /// Draws a playbook's steps and their order, with --format ascii, mermaid, dot or svg
+    Graph(Graph),
     /// Starts a playbook by hand
     Run(Run),
     /// Sends an event: a webhook's body or a CloudEvent over HTTP, or a message over NATS
@@ -136,6 +144,72 @@ pub struct Validate {
     /// Playbooks, and directories with playbooks
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
+    /// Exits with 1 where there is a warning too
+    #[arg(long)]
+    pub deny_warnings: bool,
+}
+
+/// `stanch test`
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Test files, and directories with some; the present directory unless given
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// Only tests whose file or name holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Shows every step and branch that no test reached
+    #[arg(long)]
+    pub coverage: bool,
+    /// Writes the results as JUnit XML too
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit: Option<PathBuf>,
+}
+
+/// `stanch explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// An Alertmanager webhook's body, a CloudEvent, or JSON with --subject; - is the standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub event: PathBuf,
+    /// The NATS subject that it came in on
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// Where the playbooks lie
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
+}
+
+/// `stanch plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The playbook: its name, or its file
+    pub playbook: String,
+    /// What starts it: an Alertmanager webhook's body, a CloudEvent, or JSON with --subject; a person unless given
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub event: Option<PathBuf>,
+    /// The NATS subject that it came in on
+    #[arg(long, value_name = "SUBJECT", requires = "event")]
+    pub subject: Option<String>,
+    /// An input that a person gives, as JSON or as text; may be given several times
+    #[arg(short, long = "input", value_name = "NAME=VALUE", conflicts_with = "event")]
+    pub inputs: Vec<Input>,
+    /// Where the playbooks lie
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
+}
+
+/// `stanch graph`
+#[derive(Debug, Args)]
+pub struct Graph {
+    /// The playbook: its name, or its file
+    pub playbook: String,
+    /// Where to write; the standard output unless given
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Where the playbooks lie
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
 }
 
 /// `stanch run`
@@ -481,7 +555,7 @@ pub enum Audit {
 /// `stanch schema`
 #[derive(Debug, Args)]
 pub struct Schema {
-    /// Which: playbook, record, event, config or openapi; lists them where none is given
+    /// Which: playbook, test, record, event, config or openapi; lists them where none is given
     #[arg(conflicts_with_all = ["write", "check"])]
     pub name: Option<String>,
     /// Writes all of them into a directory

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 use stanch_playbook::Timestamp;
 
+use crate::cli::Command;
 use crate::failure::Failure;
 use crate::terminal::{self, Style};
 
@@ -20,13 +21,49 @@ pub enum Format {
     Json,
     /// The same as YAML.
     Yaml,
+    /// SARIF 2.1.0, of `validate`.
+    Sarif,
+    /// Commands of a GitHub workflow, of `validate`.
+    Github,
+    /// A picture for a terminal, of `graph`.
+    Ascii,
+    /// A picture for Markdown, of `graph`.
+    Mermaid,
+    /// A picture for Graphviz, of `graph`.
+    Dot,
+    /// A picture for a browser, of `graph`.
+    Svg,
 }
 
 impl Format {
+    /// Whether a verb writes this; asked before it does anything.
+    pub fn suits(self, command: &Command) -> Result<(), Failure> {
+        let (is_validate, is_graph) = (matches!(command, Command::Validate(_)), matches!(command, Command::Graph(_)));
+        let (suits, name) = match self {
+            Self::Table => (true, "table"),
+            Self::Json => (!is_graph, "json"),
+            Self::Yaml => (!is_graph, "yaml"),
+            Self::Sarif => (is_validate, "sarif"),
+            Self::Github => (is_validate, "github"),
+            Self::Ascii => (is_graph, "ascii"),
+            Self::Mermaid => (is_graph, "mermaid"),
+            Self::Dot => (is_graph, "dot"),
+            Self::Svg => (is_graph, "svg"),
+        };
+        let help = match (is_validate, is_graph) {
+            (true, _) => "it writes table, json, yaml, sarif or github",
+            (_, true) => "it writes ascii, mermaid, dot or svg",
+            _ => "it writes table, json or yaml",
+        };
+        if suits { Ok(()) } else { Err(Failure::usage(format!("this verb does not write {name}")).help(help)) }
+    }
+
     /// Writes a result for programs; false where people read and the caller has to.
     pub fn print(self, value: &Value) -> Result<bool, Failure> {
         let text = match self {
-            Self::Table => return Ok(false),
+            Self::Table | Self::Sarif | Self::Github | Self::Ascii | Self::Mermaid | Self::Dot | Self::Svg => {
+                return Ok(false);
+            }
             Self::Json => format!("{value:#}\n"),
             Self::Yaml => {
                 let text = serde_saphyr::to_string(value)

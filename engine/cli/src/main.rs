@@ -5,11 +5,13 @@
 //! Absent: anything that an engine decides. Invariant: no text from outside reaches the terminal but through
 //! [`terminal::inert`].
 
+mod cases;
 mod cli;
 mod client;
 mod failure;
 mod follow;
 mod format;
+mod graph;
 mod input;
 mod signals;
 mod story;
@@ -17,6 +19,7 @@ mod terminal;
 mod trail;
 mod verbs;
 mod watch;
+mod xml;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -57,9 +60,14 @@ fn install_crypto() {
 
 fn run(cli: Cli) -> Outcome {
     let Cli { server, token, format, command } = cli;
+    format.suits(&command)?;
     // What needs no runtime first; an engine takes every core, a client needs one.
     let runtime = match &command {
         Command::Validate(arguments) => return verbs::validate::run(arguments, format),
+        Command::Test(arguments) => return verbs::test::run(arguments, format),
+        Command::Explain(arguments) => return verbs::explain::run(arguments, format),
+        Command::Plan(arguments) => return verbs::plan::run(arguments, format),
+        Command::Graph(arguments) => return verbs::graph::run(arguments, format),
         Command::Schema(arguments) => return verbs::schema::run(arguments),
         Command::Warden => {
             stanch_server::warden::keep_watch(std::io::stdin().lock());
@@ -88,9 +96,14 @@ fn run(cli: Cli) -> Outcome {
             Command::Inforce(command) => verbs::inforce::run(&client()?, command, format).await,
             Command::Events(command) => verbs::events::run(&client()?, command, format).await,
             Command::Audit(command) => verbs::audit::run(client, command, format).await,
-            Command::Validate(_) | Command::Schema(_) | Command::Completions { .. } | Command::Warden => {
-                Ok(failure::Exit::Done)
-            }
+            Command::Validate(_)
+            | Command::Test(_)
+            | Command::Explain(_)
+            | Command::Plan(_)
+            | Command::Graph(_)
+            | Command::Schema(_)
+            | Command::Completions { .. }
+            | Command::Warden => Ok(failure::Exit::Done),
         }
     }));
     // Ends the processes of attempts, and waits for nothing that could hang.

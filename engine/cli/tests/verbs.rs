@@ -1,5 +1,6 @@
 //! The binary as people run it: what it prints, how it exits, and that nothing needs to be running for what is offline.
 
+mod authors;
 mod support;
 
 use std::path::Path;

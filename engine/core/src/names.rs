@@ -41,7 +41,8 @@ fn event_value(event: &Event, cause: &Cause) -> Value {
 }
 
 /// What a trigger's `if`, `key` and `inputs` can name.
-pub(crate) struct TriggerNames<'a> {
+pub struct TriggerNames<'a> {
+    /// The event and the alerts that it is asked about.
     pub cause: &'a Cause,
 }
 

@@ -382,7 +382,9 @@ impl Signature {
         }
     }
 
-    /// Whether it changes anything beyond the run: looking, logging and reporting do not.
+    /// Whether it changes anything beyond the run: looking, logging, reporting and telling people do not.
+    ///
+    /// Not the same as whether repeating it is harmless: isolating a host twice is, isolating it is not.
     #[must_use]
     pub fn acts(&self, with: &Map<String, Value>) -> bool {
         match self.idempotence {
@@ -391,7 +393,7 @@ impl Signature {
                 !["GET", "HEAD", "OPTIONS"].contains(&method)
             }
             Idempotence::Yes | Idempotence::No | Idempotence::Except(_) => {
-                !["log", "prometheus", "report"].contains(&self.name)
+                !["log", "prometheus", "report", "slack", "email", "pagerduty"].contains(&self.name)
             }
         }
     }

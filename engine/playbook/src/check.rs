@@ -3,11 +3,13 @@
 mod attempts;
 mod call;
 mod catalogue;
+mod guard;
 mod incident;
 mod names;
 mod order;
 mod read;
 mod step;
+mod test_file;
 mod trigger;
 mod with;
 
@@ -27,6 +29,8 @@ use crate::name::{Phase, Severity};
 use crate::nearest::nearest;
 use crate::plan::InputType;
 use crate::time::millis;
+
+pub(crate) use test_file::test_file;
 
 /// What is known while a playbook is checked.
 struct Checker<'a> {
@@ -107,6 +111,8 @@ impl<'a> Checker<'a> {
         model.triggers = self.triggers(root.get("triggers"), key, detectors);
         model.watchdogs_ms =
             root.get("monitoring").map(|node| self.monitoring(node, &model.triggers)).unwrap_or_default();
+        self.unguarded(&model.steps);
+        self.accepted();
         model.inputs = std::mem::take(&mut self.inputs);
         Some(model)
     }

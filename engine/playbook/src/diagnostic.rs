@@ -143,6 +143,14 @@ impl Report {
         self.list.extend(other.list);
     }
 
+    /// Takes back the warnings of a code at places inside another; says whether there were any.
+    pub fn retract(&mut self, inside: Span, code: &str) -> bool {
+        let before = self.list.len();
+        let within = |at: usize| (inside.offset..=inside.offset + inside.length).contains(&at);
+        self.list.retain(|one| one.level == Level::Error || one.code != code || !within(one.span.0));
+        self.list.len() < before
+    }
+
     /// Whether there are more errors than are ever shown: further ones change nothing.
     pub fn is_full(&self) -> bool {
         self.errors > MOST

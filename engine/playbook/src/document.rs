@@ -301,8 +301,12 @@ impl Builder<'_, '_> {
             Some("YAML indents with spaces, not tabs")
         } else if line.contains(": @") || line.contains(": `") || line.contains(": %") {
             Some("a value that begins with @, ` or % needs quotes")
+        } else if line.contains(" ? ") {
+            Some("the colon of a CEL condition ends a text that has no quotes: \"inputs.a ? 'b' : 'c'\"")
         } else if line.matches(": ").count() > 1 {
             Some("a value that holds \": \" needs quotes")
+        } else if line.contains(": '") || line.contains(": \"") {
+            Some("an expression that begins with a quote needs other quotes around all of it: \"'a' in inputs.b\"")
         } else {
             None
         };

@@ -6,6 +6,7 @@
 mod expression;
 mod helpers;
 mod path;
+mod preview;
 mod scan;
 mod template;
 mod value;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 pub use expression::Expression;
 pub use path::Reference;
+pub use preview::Preview;
 pub use template::Template;
 pub use value::ValueTemplate;
 pub(crate) use value::{Leaf, Node};

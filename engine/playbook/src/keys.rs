@@ -47,7 +47,7 @@ const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, shape, doc, required: false }
 }
 
-const fn required(key: Key) -> Key {
+pub(crate) const fn required(key: Key) -> Key {
     Key { required: true, ..key }
 }
 
@@ -319,6 +319,11 @@ pub(crate) const STEP: &[Key] = &[
         "CEL over result and the rest, for each output; steps.<name>.outputs has them, steps.<name>.items where the step has foreach.",
     ),
     key("continue_on_error", Shape::Bool, "Whether the run goes on where the step fails."),
+    key(
+        "accept",
+        Shape::Texts,
+        "Codes of warnings about this step, such as side-effect-unguarded, that somebody looked at and that are as they should be.",
+    ),
 ];
 
 pub(crate) const VERIFY: &[Key] = &[

@@ -22,6 +22,8 @@ mod reference;
 pub mod schedule;
 mod schema;
 mod set;
+pub mod test_file;
+mod test_keys;
 pub mod time;
 
 pub use catalogue::Catalogue;
@@ -34,4 +36,6 @@ pub use plan::{Plan, PlanError, Step, Trigger, TriggerOn, Uses, Wait, subject_ma
 pub use reference::reference;
 pub use schema::{catalogue_schema, schema};
 pub use set::{MOST_DEPTH, SetProblem, check_set};
+pub use test_file::load_tests;
+pub use test_keys::test_schema;
 pub use time::{InvalidDuration, Timestamp, parse_duration};

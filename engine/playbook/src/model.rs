@@ -116,6 +116,14 @@ pub(crate) struct StepModel {
     pub budget: Option<String>,
 }
 
+impl StepModel {
+    /// Whether its action changes anything beyond the run; what the core keeps itself does not.
+    pub fn acts(&self) -> bool {
+        actions::find(&self.uses)
+            .is_some_and(|signature| !actions::is_kept_by_core(signature.name) && signature.acts(&self.with))
+    }
+}
+
 /// What the catalogue calls an action, and what its inputs are given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,8 +294,7 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         index.get(&key).copied().ok_or_else(|| PlanError(format!("needs the unknown step {name:?}")))
     });
     let needs = needs.collect::<Result<_, _>>()?;
-    let acts = actions::find(&model.uses)
-        .is_some_and(|signature| !actions::is_kept_by_core(signature.name) && signature.acts(&model.with));
+    let acts = model.acts();
     let uses = match model.uses.as_str() {
         WAIT => Uses::Wait(wait(&model.with)?),
         APPROVAL => Uses::Approval(approval(&model.with, model.on_timeout.unwrap_or_default())?),

@@ -451,6 +451,16 @@ pub enum OnUnknown {
 #[error("not a plan of this version: {0}")]
 pub struct PlanError(pub String);
 
+impl Retry {
+    /// The longest delay after the attempt of this number, from 1; with full jitter it is drawn from zero to that.
+    #[must_use]
+    pub fn delay_at_most(&self, number: u32) -> Duration {
+        let exponent = i32::try_from(number.saturating_sub(1)).unwrap_or(i32::MAX);
+        let grown = self.initial_interval.as_secs_f64() * self.backoff.powi(exponent);
+        Duration::from_secs_f64(grown.min(self.max_interval.as_secs_f64()).max(0.0))
+    }
+}
+
 impl Trigger {
     /// Whether this is an `alertmanager` trigger and its matchers are satisfied; `if` is not looked at.
     #[must_use]

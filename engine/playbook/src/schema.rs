@@ -58,7 +58,7 @@ fn shared() -> Map<String, Value> {
     all
 }
 
-fn object(keys: &[Key]) -> Value {
+pub(crate) fn object(keys: &[Key]) -> Value {
     let required: Vec<&str> = keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), described(key))).collect();
     let mut schema = json!({"type": "object", "properties": properties, "additionalProperties": false});

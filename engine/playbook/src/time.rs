@@ -123,6 +123,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     Ok(Duration::from_millis(millis))
 }
 
+/// A duration as the language writes it: `500ms`, `30s`, `1h30m`, `7d`; `0s` for none. Parts of a millisecond are left out.
+#[must_use]
+pub fn shown_duration(duration: Duration) -> String {
+    let mut millis = duration.as_millis();
+    let mut shown = String::new();
+    for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if millis >= length {
+            shown.push_str(&format!("{}{unit}", millis / length));
+            millis %= length;
+        }
+    }
+    if shown.is_empty() { "0s".to_owned() } else { shown }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_chrono().to_rfc3339_opts(SecondsFormat::AutoSi, true))

@@ -217,3 +217,51 @@ fn people_see_the_line_and_a_caret() {
     );
     insta::assert_snapshot!(load("playbooks/p.yaml", &text).unwrap_err().render(false));
 }
+
+#[test]
+fn yaml_traps_are_explained() {
+    insta::assert_snapshot!(told(&[
+        ("colon of a ternary", with_step("    uses: log\n    if: inputs.host ? true : false\n    with: {message: x}")),
+        (
+            "colon of a ternary in a flow map",
+            with_step("    {uses: log, outputs: {a: inputs.host ? 1 : 2}, with: {message: x}}")
+        ),
+        ("a quote at the beginning", with_step("    uses: log\n    if: 'a' == inputs.host\n    with: {message: x}")),
+        ("exclamation mark in a flow map", with_step("    {uses: log, if: !inputs.host, with: {message: x}}")),
+    ]));
+}
+
+#[test]
+fn a_side_effect_that_nothing_guards_is_warned_of_unless_that_is_accepted() {
+    let with_step = |step: &str| with_step(step).replace("  s:\n", "contain:\n  s:\n");
+    let step = |rest: &str| with_step(&format!("    uses: exec\n    with: {{argv: [rm, x]}}\n{rest}"));
+    insta::assert_snapshot!(told(&[
+        ("exec", step("")),
+        ("in detect", step("").replace("contain:\n", "")),
+        ("idempotent", step("    idempotent: true")),
+        ("accepted", step("    accept: [side-effect-unguarded]")),
+        ("accepted as a text", step("    accept: side-effect-unguarded")),
+        ("another is accepted", step("    accept: [may-happen-twice]")),
+        ("two warnings, one accepted", step("    on_unknown: retry\n    accept: [may-happen-twice]")),
+        ("nothing to accept", step("    idempotent: true\n    accept: [side-effect-unguarded]")),
+        ("wrong type", step("    accept: {a: b}")),
+        ("a post", with_step("    uses: http\n    with: {method: POST, url: \"http://x\"}")),
+        ("a get", with_step("    uses: http\n    with: {url: \"http://x\"}")),
+        ("a message", with_step("    uses: slack\n    with: {text: x}")),
+        ("verified", step("    verify: {uses: http, with: {url: \"http://x\"}, until: result.status == 200}")),
+        ("taken back", step("    undo: {uses: exec, with: {argv: [add, x]}}")),
+        (
+            "asked about",
+            step(
+                "    needs: [t]\n  t: {needs: [ask], uses: log, with: {message: x}}\n  ask: {uses: approval, with: {prompt: ok}, timeout: 5m}"
+            )
+        ),
+        ("asked beside it", step("  ask: {uses: approval, with: {prompt: ok}, timeout: 5m}")),
+        (
+            "asked before in another phase",
+            step("recover:\n  t: {uses: exec, with: {argv: [rm]}, needs: []}")
+                .replace("contain:", "contain:\n  ask: {uses: approval, with: {prompt: ok}, timeout: 5m}")
+        ),
+        ("a broken playbook is not warned too", step("    need: [x]")),
+    ]));
+}

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod config;
 pub mod executor;
+pub mod fixture;
 pub mod http;
 mod intake;
 mod nats;

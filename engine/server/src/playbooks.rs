@@ -1,4 +1,5 @@
-//! The playbook files: read, checked, and read again when they change. A broken one never replaces a good one.
+//! The playbooks and catalogues of a directory: read, checked, and read again when they change. A broken file never
+//! replaces a good one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use stanch_core::Command;
-use stanch_playbook::{Plan, PlaybookName, StepKey, check_set};
+use stanch_playbook::{Catalogue, Diagnostics, Plan, PlaybookName, StepKey, check_set, load_with};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,47 +24,73 @@ pub struct Library {
     pub plans: Vec<Arc<Plan>>,
     /// The names of those that are not, as far as they can be told.
     pub broken: Vec<PlaybookName>,
-    /// What is wrong with the others.
+    /// What is wrong with the others, and with catalogues.
     pub problems: Vec<PlaybookProblem>,
+    /// Each catalogue's text as it was last good.
+    catalogues: BTreeMap<PathBuf, String>,
     stamp: Stamp,
 }
 
 /// Every file with its size and time: when it differs, something changed.
 type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
-/// Reads every playbook below a directory: `*.yaml` and `*.yml`, without `*.test.yaml` and `*.catalogue.yaml`.
+/// Reads every catalogue and every playbook below a directory: `*.yaml` and `*.yml`, without `*.test.yaml`.
 ///
 /// # Errors
 /// Where the directory cannot be read; a file that cannot is a problem of its own.
 pub fn read(directory: &Path) -> std::io::Result<Library> {
+    read_after(directory, &Library::default())
+}
+
+/// The same where the directory was read before: of a catalogue that is broken now, what it said then still holds.
+fn read_after(directory: &Path, before: &Library) -> std::io::Result<Library> {
     let stamp = stamp(directory)?;
     let mut library = Library::default();
+    let shown = |file: &Path| file.strip_prefix(directory).unwrap_or(file).display().to_string();
+    let mut catalogue = Catalogue::new();
+    for file in stamp.keys().filter(|file| is_catalogue(file)) {
+        let shown = shown(file);
+        let read = read_text(file, &shown);
+        let added = read.and_then(|text| catalogue.load(&shown, &text).map(|_| text).map_err(|bad| lines(&bad)));
+        let text = added.or_else(|lines| {
+            library.refuse(shown.clone(), None, lines);
+            let last = before.catalogues.get(file).ok_or(())?;
+            catalogue.load(&shown, last).map(|_| last.clone()).map_err(drop)
+        });
+        if let Ok(text) = text {
+            library.catalogues.insert(file.clone(), text);
+        }
+    }
     let mut sources: BTreeMap<PlaybookName, (String, String)> = BTreeMap::new();
-    for file in stamp.keys() {
-        let shown = file.strip_prefix(directory).unwrap_or(file).display().to_string();
-        let text = match std::fs::read_to_string(file) {
+    for file in stamp.keys().filter(|file| is_playbook(file)) {
+        let shown = shown(file);
+        let text = match read_text(file, &shown) {
             Ok(text) => text,
-            Err(error) => {
-                library.refuse(shown.clone(), None, vec![format!("{shown}: error[unreadable]: {error}")]);
+            Err(lines) => {
+                library.refuse(shown, None, lines);
                 continue;
             }
         };
-        match stanch_playbook::load(&shown, &text) {
+        match load_with(&shown, &text, &catalogue) {
             Ok(loaded) => {
-                let plan = loaded.plan;
-                if library.plans.iter().any(|other| other.name == plan.name) {
-                    let line =
-                        format!("{shown}: error[duplicate-playbook]: another file has a playbook named {}", plan.name);
-                    library.refuse(shown, None, vec![line]);
-                } else {
-                    sources.insert(plan.name.clone(), (shown, text));
-                    library.plans.push(Arc::new(plan));
+                for plan in loaded.into_iter().map(|loaded| loaded.plan) {
+                    if library.plans.iter().any(|other| other.name == plan.name) {
+                        let line = format!(
+                            "{shown}: error[duplicate-playbook]: another file has a playbook named {}",
+                            plan.name
+                        );
+                        library.refuse(shown.clone(), None, vec![line]);
+                    } else {
+                        sources.insert(plan.name.clone(), (shown.clone(), text.clone()));
+                        library.plans.push(Arc::new(plan));
+                    }
                 }
             }
             Err(diagnostics) => {
-                let name = name_in(&text);
-                let lines = diagnostics.to_string().lines().map(str::to_owned).collect();
-                library.refuse(shown, name, lines);
+                let mut names = names_in(&text);
+                let one = if names.len() == 1 { names.pop() } else { None };
+                library.broken.extend(names);
+                library.refuse(shown, one, lines(&diagnostics));
             }
         }
     }
@@ -72,6 +99,14 @@ pub fn read(directory: &Path) -> std::io::Result<Library> {
     library.broken.retain(|name| !library.plans.iter().any(|plan| plan.name == *name));
     library.stamp = stamp;
     Ok(library)
+}
+
+fn read_text(file: &Path, shown: &str) -> Result<String, Vec<String>> {
+    std::fs::read_to_string(file).map_err(|error| vec![format!("{shown}: error[unreadable]: {error}")])
+}
+
+fn lines(diagnostics: &Diagnostics) -> Vec<String> {
+    diagnostics.to_string().lines().map(str::to_owned).collect()
 }
 
 impl Library {
@@ -145,11 +180,25 @@ impl Place {
     }
 }
 
-/// The name that a broken document seems to have: what its `playbook:` line says.
-fn name_in(text: &str) -> Option<PlaybookName> {
-    let line = text.lines().find_map(|line| line.strip_prefix("playbook:"))?;
-    let name = line.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-    (!name.is_empty()).then(|| PlaybookName::new(name))
+/// The names that a broken document seems to have: what its `playbook:` line says, or the keys under which several
+/// playbooks would stand. One too many keeps nothing back that is not loaded.
+fn names_in(text: &str) -> Vec<PlaybookName> {
+    let written = |text: &str| {
+        let name = text.split('#').next().unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned();
+        (!name.is_empty()).then(|| PlaybookName::new(name))
+    };
+    if let Some(name) = text.lines().find_map(|line| line.strip_prefix("playbook:")) {
+        return written(name).into_iter().collect();
+    }
+    let key = |line: &str| line.split_once(':').and_then(|(key, _)| written(key));
+    let mut inside = text.lines().skip_while(|line| !line.starts_with("playbooks:")).skip(1).peekable();
+    if inside.peek().is_none() {
+        return text.lines().filter(|line| !line.starts_with([' ', '-', '#'])).filter_map(key).collect();
+    }
+    let lines: Vec<&str> = inside.filter(|line| !line.trim().is_empty()).collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let first = lines.iter().map(|line| indent(line)).find(|indent| *indent > 0);
+    lines.iter().filter(|line| Some(indent(line)) == first).filter_map(|line| key(line)).collect()
 }
 
 fn stamp(directory: &Path) -> std::io::Result<Stamp> {
@@ -163,7 +212,7 @@ fn stamp(directory: &Path) -> std::io::Result<Stamp> {
             let Ok(metadata) = std::fs::metadata(&path) else { continue };
             if metadata.is_dir() && !hidden && depth < 8 {
                 pending.push((path, depth + 1));
-            } else if metadata.is_file() && !hidden && is_playbook(&path) {
+            } else if metadata.is_file() && !hidden && (is_playbook(&path) || is_catalogue(&path)) {
                 stamp.insert(path, (metadata.len(), metadata.modified().ok()));
             }
         }
@@ -171,30 +220,43 @@ fn stamp(directory: &Path) -> std::io::Result<Stamp> {
     Ok(stamp)
 }
 
-fn is_playbook(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let Some(stem) = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")) else { return false };
-    !stem.ends_with(".test") && !stem.ends_with(".catalogue")
+/// Whether a file is named as a playbook.
+#[must_use]
+pub fn is_playbook(path: &Path) -> bool {
+    stem(path).is_some_and(|stem| !stem.ends_with(".test") && !stem.ends_with(".catalogue"))
+}
+
+/// Whether a file is named as a catalogue.
+#[must_use]
+pub fn is_catalogue(path: &Path) -> bool {
+    stem(path).is_some_and(|stem| stem.ends_with(".catalogue"))
+}
+
+fn stem(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"))?;
+    (!name.starts_with('.')).then(|| stem.to_owned())
 }
 
 /// Loads the directory again whenever it changes, and says so on `problems` and `reloaded`.
 pub(crate) async fn follow(
     directory: PathBuf,
-    mut known: Library,
+    known: Library,
     handle: Handle,
     problems: watch::Sender<Arc<Vec<PlaybookProblem>>>,
     reloaded: watch::Sender<u64>,
     stop: CancellationToken,
 ) {
+    let mut known = Arc::new(known);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let (look, before) = (directory.clone(), known.stamp.clone());
-        let read = tokio::task::spawn_blocking(move || match stamp(&look)? == before {
+        let (look, before) = (directory.clone(), Arc::clone(&known));
+        let read = tokio::task::spawn_blocking(move || match stamp(&look)? == before.stamp {
             true => Ok(None),
-            false => read(&look).map(Some),
+            false => read_after(&look, &before).map(Some),
         })
         .await;
         match read {
@@ -211,7 +273,7 @@ pub(crate) async fn follow(
                 }
                 tracing::info!(playbooks = library.plans.len(), broken = library.problems.len(), "playbooks reloaded");
                 problems.send_replace(Arc::new(library.problems.clone()));
-                known = library;
+                known = Arc::new(library);
                 reloaded.send_modify(|count| *count += 1);
             }
             Ok(Err::<_, std::io::Error>(error)) => {
@@ -255,5 +317,50 @@ mod tests {
         assert!(lines.iter().any(|line| line.starts_with("top.yaml:3:3: error[unknown-playbook]")), "{lines:#?}");
         write("parent.yaml", "playbook: parent\ndetect:\n  sub: {uses: playbook, with: {playbook: child}}\n");
         assert_eq!(read(home.path()).unwrap().plans.len(), 3);
+    }
+
+    const CATALOGUE: &str = "actions:\n  tell:\n    uses: log\n    inputs: {text: {type: string}}\n    with: {message: \"{{ inputs.text }}\"}\n";
+
+    #[test]
+    fn a_catalogue_gives_names_a_meaning_and_a_broken_one_keeps_what_it_said() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+        write("z.catalogue.yaml", CATALOGUE);
+        write("a.yaml", "playbook: a\ndetect:\n  s: {uses: tell, with: {text: x}}\n");
+        let first = read(home.path()).unwrap();
+        assert_eq!((first.plans.len(), first.problems.as_slice()), (1, &[][..]));
+        write("z.catalogue.yaml", "actions: {tell: {uses: lgo}}\n");
+        write("b.yaml", "playbook: b\ndetect:\n  s: {uses: tell, with: {text: y}}\n");
+        let second = read_after(home.path(), &first).unwrap();
+        assert_eq!(second.plans.len(), 2);
+        assert_eq!(second.problems.len(), 1);
+        assert_eq!(second.problems[0].file, "z.catalogue.yaml");
+        assert!(second.problems[0].diagnostics[0].contains("did you mean log?"), "{:?}", second.problems);
+        let third = read_after(home.path(), &second).unwrap();
+        assert_eq!(third.plans.len(), 2, "it stays what it was for as long as the file is broken");
+        let fresh = read(home.path()).unwrap();
+        let broken: Vec<_> = fresh.broken.iter().map(PlaybookName::as_str).collect();
+        assert_eq!((fresh.plans.len(), broken.as_slice()), (0, &["a", "b"][..]), "what is loaded of them stays");
+        std::fs::remove_file(home.path().join("z.catalogue.yaml")).unwrap();
+        assert!(read_after(home.path(), &second).unwrap().plans.is_empty(), "a file that is gone says nothing");
+    }
+
+    #[test]
+    fn one_document_may_hold_several_playbooks_and_all_are_kept_where_it_breaks() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |text: &str| std::fs::write(home.path().join("many.yaml"), text).unwrap();
+        let one = "{detect: {s: {uses: log, with: {message: x}}}}";
+        write(&format!("playbooks:\n  a: {one}\n  b: {one}\n"));
+        assert_eq!(read(home.path()).unwrap().plans.len(), 2);
+        for broken in [
+            format!("playbooks:\n  a: {one}\n  b:\n    detcet: {{}}\n"),
+            format!("playbooks:\n  # both\n\n  a: {one}\n  b: [\n"),
+            "a:\n  steps: {s: {uses: nothing}}\nb:\n  steps: {s: {uses: log, with: {message: x}}}\n".to_owned(),
+        ] {
+            write(&broken);
+            let library = read(home.path()).unwrap();
+            let kept: Vec<_> = library.broken.iter().map(PlaybookName::as_str).collect();
+            assert_eq!((library.plans.len(), kept.as_slice()), (0, &["a", "b"][..]), "{broken}");
+        }
     }
 }

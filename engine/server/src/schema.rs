@@ -14,6 +14,8 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("playbook.schema.json", stanch_playbook::schema()),
+        ("catalogue.schema.json", stanch_playbook::catalogue_schema()),
+        ("test.schema.json", stanch_playbook::test_schema()),
         ("record.schema.json", record()),
         ("event.schema.json", event()),
         ("config.schema.json", json!(schemars::schema_for!(Config))),

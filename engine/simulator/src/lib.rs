@@ -6,6 +6,13 @@
 //! Absent: I/O, threads, and the wall clock.
 
 mod check;
+pub mod coverage;
+pub mod explain;
+pub mod foresee;
+pub mod shown;
+pub mod stage;
+pub mod stimulus;
+pub mod testing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +30,8 @@ pub use check::{BrokenInvariant, check_history, fold};
 /// How many things one call may do before it is taken to go on for ever.
 const MOST: usize = 100_000;
 
-/// An engine without a shell.
+/// An engine without a shell. A copy goes on by itself.
+#[derive(Clone)]
 pub struct Simulation {
     /// The live state.
     pub state: State,
@@ -51,10 +59,16 @@ impl Simulation {
     /// An engine that just started with these playbooks.
     #[must_use]
     pub fn new(plans: Vec<Arc<Plan>>, settings: Settings) -> Self {
+        Self::starting_at(plans, settings, Timestamp::from_millis(1_790_000_000_000))
+    }
+
+    /// The same, at a moment: nothing that comes later can be earlier.
+    #[must_use]
+    pub fn starting_at(plans: Vec<Arc<Plan>>, settings: Settings, now: Timestamp) -> Self {
         let mut simulation = Self {
             state: State::default(),
             records: Vec::new(),
-            now: Timestamp::from_millis(1_790_000_000_000),
+            now,
             in_flight: VecDeque::new(),
             finished: Vec::new(),
             dispatched: Vec::new(),

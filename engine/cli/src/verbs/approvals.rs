@@ -100,8 +100,8 @@ pub async fn decide(client: &Client, arguments: Decide, approve: bool, format: F
     let approval: Approval = read(client.get(&format!("{LIST}/{id}")).await?)?;
     // Results for programs stand alone on the standard output.
     match format {
-        Format::Table => terminal::print(&approval.told())?,
         Format::Json | Format::Yaml => note(approval.told().trim_end()),
+        _ => terminal::print(&approval.told())?,
     }
     let (verb, verdict) = if approve { ("approve", "approved") } else { ("deny", "denied") };
     if !yes && !confirmed(verb)? {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stanch_playbook::diagnostic::{self, Diagnostic, Level};
-use stanch_playbook::{Diagnostics, Plan, PlaybookName, check_set};
-use stanch_server::playbooks::Place;
+use stanch_playbook::{Catalogue, Diagnostics, Plan, PlaybookName, check_set, load_with};
+use stanch_server::playbooks::{Place, is_catalogue, is_playbook};
 
 use crate::cli::Validate;
 use crate::failure::{Exit, Failure, Outcome};
@@ -17,24 +17,23 @@ use crate::terminal::{self, OUT, Style, inert};
 /// What is said of one file.
 struct Report {
     file: String,
-    playbook: Option<PlaybookName>,
-    plan: Option<Plan>,
+    plans: Vec<Plan>,
     list: Vec<Diagnostic>,
     source: Arc<str>,
 }
 
-/// Checks files, and the playbooks below directories. Exits with 1 where one has an error.
+/// Checks files, and the playbooks and catalogues below directories. Exits with 1 where one has an error.
 pub fn run(arguments: &Validate, format: Format) -> Outcome {
     let mut files = Vec::new();
     for path in &arguments.paths {
-        collect(path, 0, &mut files)?;
+        collect(path, &mut files)?;
     }
     files.dedup();
     if files.is_empty() {
         return Err(Failure::new("there is no playbook to check")
             .help("playbooks are files named *.yaml or *.yml; name one, or a directory that holds some"));
     }
-    let mut reports = files.iter().map(|file| check(file)).collect::<Result<Vec<_>, _>>()?;
+    let mut reports = check(&files)?;
     name_twice(&mut reports);
     check_together(&mut reports, arguments.paths.iter().all(|path| path.is_dir()));
     let of_level = |level| reports.iter().flat_map(|report| &report.list).filter(|one| one.level == level).count();
@@ -47,14 +46,25 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
             "playbooks": reports.iter().map(Report::json).collect::<Vec<_>>(),
         })
     };
-    if format == Format::Table || !format.print(&result())? {
-        terminal::print(&people(&reports, errors, warnings))?;
+    match format {
+        Format::Sarif => terminal::print(&format!("{:#}\n", sarif(&reports)))?,
+        Format::Github => terminal::print(&github(&reports))?,
+        Format::Table => terminal::print(&people(&reports, errors, warnings))?,
+        _ => {
+            format.print(&result())?;
+        }
     }
-    Ok(if errors == 0 { Exit::Done } else { Exit::Failed })
+    let denied = arguments.deny_warnings && warnings > 0;
+    Ok(if errors == 0 && !denied { Exit::Done } else { Exit::Failed })
 }
 
-/// The playbooks that a path names: itself, or what an engine would load from the directory.
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+/// The files that a path names: itself, or what an engine would load from the directory.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    below(path, 0, |path| is_playbook(path) || is_catalogue(path), files)
+}
+
+/// A file that is named, or those below a directory that are wanted; what is hidden is left out.
+pub fn below(path: &Path, depth: usize, wanted: fn(&Path) -> bool, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::because(format!("{} cannot be read", inert(&path.display().to_string())), &error)
     };
@@ -63,13 +73,13 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Fa
         return Ok(());
     }
     let entries = std::fs::read_dir(path).map_err(unreadable)?;
-    let mut below =
+    let mut paths =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    below.sort();
-    for path in below {
+    paths.sort();
+    for path in paths {
         if path.is_dir() && depth < 8 && !is_hidden(&path) {
-            collect(&path, depth + 1, files)?;
-        } else if path.is_file() && is_playbook(&path) {
+            below(&path, depth + 1, wanted, files)?;
+        } else if path.is_file() && !is_hidden(&path) && wanted(&path) {
             files.push(path);
         }
     }
@@ -80,60 +90,91 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-fn is_playbook(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));
-    stem.is_some_and(|stem| !is_hidden(path) && !stem.ends_with(".test") && !stem.ends_with(".catalogue"))
+/// The catalogues first: what they name has a meaning in every playbook. Beside a playbook that is named alone, those
+/// of its directory count too.
+fn check(files: &[PathBuf]) -> Result<Vec<Report>, Failure> {
+    let mut catalogues: Vec<PathBuf> = files.iter().filter(|file| is_catalogue(file)).cloned().collect();
+    for file in files {
+        catalogues.extend(beside(file)?.into_iter().filter(|path| !catalogues.contains(path)).collect::<Vec<_>>());
+    }
+    let mut catalogue = Catalogue::new();
+    let mut reports = BTreeMap::new();
+    for path in catalogues {
+        let (file, source) = read(&path)?;
+        let list = catalogue.load(&file, &source).unwrap_or_else(|Diagnostics { list, .. }| list);
+        if files.contains(&path) || !list.is_empty() {
+            reports.insert(path, Report { file, plans: Vec::new(), list, source });
+        }
+    }
+    for path in files.iter().filter(|file| !is_catalogue(file)) {
+        let (file, source) = read(path)?;
+        let (plans, list) = match load_with(&file, &source, &catalogue) {
+            Ok(loaded) => {
+                let (plans, lists): (_, Vec<_>) = loaded.into_iter().map(|one| (one.plan, one.warnings)).unzip();
+                (plans, lists.concat())
+            }
+            Err(Diagnostics { list, .. }) => (Vec::new(), list),
+        };
+        reports.insert(path.clone(), Report { file, plans, list, source });
+    }
+    Ok(reports.into_values().collect())
 }
 
-fn check(path: &Path) -> Result<Report, Failure> {
+/// The catalogues in the directory of a file.
+pub fn beside(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let directory = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let unreadable = |error: std::io::Error| {
+        Failure::because(format!("{} cannot be read", inert(&directory.display().to_string())), &error)
+    };
+    let entries = std::fs::read_dir(directory).map_err(unreadable)?;
+    let names = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name()));
+    let mut found: Vec<PathBuf> =
+        names.map(|name| file.with_file_name(name)).filter(|path| is_catalogue(path)).collect();
+    found.sort();
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<(String, Arc<str>), Failure> {
     let file = inert(&path.display().to_string());
     let bytes = std::fs::read(path).map_err(|error| Failure::because(format!("{file} cannot be read"), &error))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let source: Arc<str> = Arc::from(&*text);
-    Ok(match stanch_playbook::load(&file, &text) {
-        Ok(loaded) => Report {
-            file,
-            playbook: Some(loaded.plan.name.clone()),
-            plan: Some(loaded.plan),
-            list: loaded.warnings,
-            source,
-        },
-        Err(Diagnostics { list, source }) => Report { file, playbook: None, plan: None, list, source },
-    })
+    Ok((file, Arc::from(&*String::from_utf8_lossy(&bytes))))
 }
 
 /// An engine loads one playbook of a name.
 fn name_twice(reports: &mut [Report]) {
     let mut first: BTreeMap<PlaybookName, String> = BTreeMap::new();
     for report in reports {
-        let Some(name) = report.playbook.clone() else { continue };
-        let Some(other) = first.get(&name) else {
-            first.insert(name, report.file.clone());
-            continue;
-        };
-        let line = report.source.lines().position(|line| line.starts_with("playbook:")).unwrap_or(0);
-        let offset = report.source.split_inclusive('\n').take(line).map(str::len).sum();
-        let length = report.source.lines().nth(line).map_or(0, str::len);
-        report.list.push(Diagnostic {
-            level: Level::Error,
-            code: "duplicate-playbook",
-            message: format!("{other} has a playbook named {name} too"),
-            help: Some("give one of them another name, or check them one by one".to_owned()),
-            file: report.file.as_str().into(),
-            line: line + 1,
-            column: 1,
-            span: (offset, length),
-        });
+        for name in report.plans.iter().map(|plan| plan.name.clone()) {
+            let Some(other) = first.get(&name) else {
+                first.insert(name, report.file.clone());
+                continue;
+            };
+            let line = report.source.lines().position(|line| line.starts_with("playbook:")).unwrap_or(0);
+            let offset = report.source.split_inclusive('\n').take(line).map(str::len).sum();
+            let length = report.source.lines().nth(line).map_or(0, str::len);
+            report.list.push(Diagnostic {
+                level: Level::Error,
+                code: "duplicate-playbook",
+                message: format!("{other} has a playbook named {name} too"),
+                help: Some("give one of them another name, or check them one by one".to_owned()),
+                file: report.file.as_str().into(),
+                line: line + 1,
+                column: 1,
+                span: (offset, length),
+            });
+        }
     }
 }
 
 /// What only several playbooks together show. Where not whole directories are checked, a child that is missing may be
 /// in another one.
 fn check_together(reports: &mut [Report], whole: bool) {
-    let plans: Vec<&Plan> = reports.iter().filter_map(|report| report.plan.as_ref()).collect();
+    let plans: Vec<&Plan> = reports.iter().flat_map(|report| &report.plans).collect();
     for problem in check_set(&plans) {
-        let of = |report: &&mut Report| report.playbook.as_ref() == Some(&problem.playbook);
+        let of = |report: &&mut Report| report.plans.iter().any(|plan| plan.name == problem.playbook);
         let Some(report) = reports.iter_mut().find(of) else { continue };
         let place = Place::of(&report.source, &problem.step);
         let elsewhere = !whole && problem.code == "unknown-playbook";
@@ -160,7 +201,7 @@ impl Report {
     fn json(&self) -> Value {
         let one = |one: &Diagnostic| {
             json!({
-                "level": match one.level { Level::Error => "error", Level::Warning => "warning" },
+                "level": level(one),
                 "code": one.code,
                 "message": one.message,
                 "help": one.help,
@@ -172,7 +213,8 @@ impl Report {
         };
         json!({
             "file": self.file,
-            "playbook": self.playbook,
+            "playbook": self.plans.first().map(|plan| &plan.name),
+            "playbooks": self.plans.iter().map(|plan| &plan.name).collect::<Vec<_>>(),
             "diagnostics": self.list.iter().map(one).collect::<Vec<_>>(),
         })
     }
@@ -188,7 +230,13 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
             out.push('\n');
         }
     }
-    let files = plural(reports.len(), "playbook");
+    // A file that cannot be used holds at least one.
+    let playbooks = reports.iter().filter(|report| !is_catalogue(Path::new(&report.file)));
+    let catalogues = reports.iter().filter(|report| is_catalogue(Path::new(&report.file))).count();
+    let mut files = plural(playbooks.map(|report| report.plans.len().max(1)).sum(), "playbook");
+    if catalogues > 0 {
+        files.push_str(&format!(" and {}", plural(catalogues, "catalogue")));
+    }
     let (style, verdict) = match (errors, warnings) {
         (0, 0) => (Style::Green, format!("✔ {files}, no problems")),
         (0, _) => (Style::Yellow, format!("✔ {files}, {}", plural(warnings, "warning"))),
@@ -200,8 +248,104 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
     out
 }
 
+/// SARIF 2.1.0, as code scanning reads it.
+fn sarif(reports: &[Report]) -> Value {
+    let mut rules: Vec<&str> = reports.iter().flat_map(|report| &report.list).map(|one| one.code).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    let result = |report: &Report, one: &Diagnostic| {
+        let (end_line, end_column) = end(one, &report.source);
+        let help = one.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
+        json!({
+            "ruleId": one.code,
+            "level": level(one),
+            "message": {"text": format!("{}{help}", one.message)},
+            "locations": [{"physicalLocation": {
+                "artifactLocation": {"uri": uri(&report.file)},
+                "region": {
+                    "startLine": one.line,
+                    "startColumn": one.column,
+                    "endLine": end_line,
+                    "endColumn": end_column,
+                },
+            }}],
+        })
+    };
+    let results = reports.iter().flat_map(|report| report.list.iter().map(move |one| result(report, one)));
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "stanch",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules.iter().map(|code| json!({"id": code})).collect::<Vec<_>>(),
+            }},
+            "columnKind": "unicodeCodePoints",
+            "results": results.collect::<Vec<_>>(),
+        }],
+    })
+}
+
+/// Commands of a GitHub workflow, which marks the lines with them.
+fn github(reports: &[Report]) -> String {
+    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let mut out = String::new();
+    for report in reports {
+        for one in &report.list {
+            let (end_line, end_column) = end(one, &report.source);
+            let help = one.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
+            out.push_str(&format!(
+                "::{} file={},line={},col={},endLine={end_line},endColumn={end_column},title={}::{}\n",
+                level(one),
+                property(&report.file),
+                one.line,
+                one.column,
+                property(one.code),
+                data(&inert_lines(&format!("{}{help}", one.message))),
+            ));
+        }
+    }
+    out
+}
+
+/// Text from outside without what could steer the reader, its line breaks kept.
+fn inert_lines(text: &str) -> String {
+    text.split('\n').map(inert).collect::<Vec<_>>().join("\n")
+}
+
+fn level(one: &Diagnostic) -> &'static str {
+    match one.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+    }
+}
+
+/// The line and the column just after a diagnostic's place, both from 1.
+fn end(one: &Diagnostic, source: &str) -> (usize, usize) {
+    let shown = source.get(one.span.0..one.span.0 + one.span.1).unwrap_or("");
+    match shown.rsplit_once('\n') {
+        Some((before, last)) => (one.line + before.matches('\n').count() + 1, last.chars().count() + 1),
+        None => (one.line, one.column + shown.chars().count()),
+    }
+}
+
+/// A relative path as the reference that SARIF wants.
+fn uri(file: &str) -> String {
+    let mut shown = String::new();
+    for byte in file.bytes() {
+        match byte {
+            byte if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) => shown.push(char::from(byte)),
+            b'\\' if cfg!(windows) => shown.push('/'),
+            byte => shown.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    shown
+}
+
 /// The text with each control byte but line breaks replaced by a space: places stay where they are.
-fn harmless(source: &str) -> String {
+pub fn harmless(source: &str) -> String {
     let mut shown = String::with_capacity(source.len());
     for letter in source.chars() {
         if letter == '\n' || inert(letter.encode_utf8(&mut [0; 4])).chars().eq([letter]) {
@@ -213,7 +357,7 @@ fn harmless(source: &str) -> String {
     shown
 }
 
-fn plural(count: usize, what: &str) -> String {
+pub fn plural(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
@@ -227,12 +371,5 @@ mod tests {
         let shown = harmless(source);
         assert_eq!(shown.len(), source.len());
         assert_eq!(shown, "a:  [2J \nb:    x ü\n");
-    }
-
-    #[test]
-    fn tests_and_catalogues_are_no_playbooks() {
-        let names = ["a.yaml", "b.yml", "a.test.yaml", "x.catalogue.yaml", "notes.md", ".hidden.yaml"];
-        let playbooks: Vec<_> = names.into_iter().filter(|name| is_playbook(Path::new(name))).collect();
-        assert_eq!(playbooks, ["a.yaml", "b.yml"]);
     }
 }

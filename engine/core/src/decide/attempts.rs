@@ -475,14 +475,11 @@ fn evaluate_outputs(step: &Step, names: &StepNames<'_>) -> Result<Map<String, Va
 /// The delay before the attempt after the one with this number: exponential, capped, and with full jitter drawn from the
 /// key, so that equal histories have equal delays.
 pub(super) fn delay(retry: &Retry, attempt: &AttemptId, number: u32) -> Duration {
-    let exponent = i32::try_from(number.saturating_sub(1)).unwrap_or(i32::MAX);
-    let grown = retry.initial_interval.as_secs_f64() * retry.backoff.powi(exponent);
-    let capped = grown.min(retry.max_interval.as_secs_f64()).max(0.0);
     let fraction = match retry.jitter {
         Jitter::None => 1.0,
         Jitter::Full => fraction(&attempt.idempotency_key(), number),
     };
-    Duration::from_secs_f64(capped * fraction)
+    retry.delay_at_most(number).mul_f64(fraction)
 }
 
 /// A number in `0.0..1.0` that looks random and is not.

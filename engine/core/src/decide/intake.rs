@@ -558,7 +558,12 @@ fn inputs_of(
     plan.check_inputs(inputs).map_err(|error| error.to_string())
 }
 
-fn cause_of_alerts(alerts: &[Arc<AlertSnapshot>]) -> Cause {
+/// What starts a run of alerts that fire: they themselves, and the first one's change in `CloudEvents` terms.
+///
+/// # Panics
+/// Where there are none.
+#[must_use]
+pub fn cause_of_alerts(alerts: &[Arc<AlertSnapshot>]) -> Cause {
     let first = &alerts[0];
     let event = Event {
         id: format!("{}-{}-firing", first.key.fingerprint, first.starts_at.as_millis()).into(),

@@ -10,6 +10,8 @@ mod intake;
 mod people;
 mod undo;
 
+pub use intake::cause_of_alerts;
+
 use std::sync::Arc;
 
 use stanch_playbook::{Phase, Plan, PlaybookName, Timestamp};

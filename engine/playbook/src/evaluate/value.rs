@@ -86,6 +86,10 @@ impl ValueTemplate {
     pub fn roots(&self) -> &[String] {
         &self.0.roots
     }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.0.node
+    }
 }
 
 impl Node {

@@ -1,0 +1,288 @@
+//! What authors of playbooks use before three in the morning: nothing needs to be running for it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{stanch, stanch_reading};
+
+const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: true}}\n\
+    triggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"', 'env=~\"prod|stage\"'], if: \"alert.labels.host != 'x'\"}\n    \
+    key: \"down/{{ alert.labels.host }}\"\n    inputs: {host: alert.labels.host}\n\
+    detect:\n  probe:\n    uses: http\n    with: {url: \"http://{{ inputs.host }}/\", headers: {A: \"Bearer {{ secrets.edr }}\"}}\n    continue_on_error: true\n    \
+    outputs: {up: \"result.status == 200\"}\n\
+    contain:\n  restart:\n    if: \"steps.probe.state != 'succeeded'\"\n    uses: exec\n    with: {argv: [./restart.sh, \"{{ inputs.host }}\"]}\n\
+    recover:\n  quiet: {uses: wait, with: {for: resolved, settle: 5m}, timeout: 4h}\n";
+
+/// A directory with these files.
+fn home(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let home = tempfile::tempdir().expect("the temporary directory is writable");
+    for (name, text) in files {
+        std::fs::write(home.path().join(name), text).expect("the test's directory is writable");
+    }
+    home
+}
+
+fn path(home: &tempfile::TempDir, name: &str) -> String {
+    home.path().join(name).to_str().expect("its path is UTF-8").to_owned()
+}
+
+fn test_of(event: &str, rest: &str) -> String {
+    format!("tests:\n  - name: it\n    playbook: p\n    event: {event}\n{rest}")
+}
+
+const DOWN: &str = "{alert: {labels: {alertname: Down, env: prod, host: a}}}";
+
+#[test]
+fn the_shipped_playbooks_pass_their_tests_and_every_step_is_reached() {
+    let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks");
+    let tested = stanch(&["test", "-o", "json", playbooks.to_str().unwrap()]);
+    let result: Value = serde_json::from_str(&tested.out).unwrap();
+    assert_eq!((tested.exit, &result["failed"]), (0, &0.into()), "{result:#}");
+    assert_eq!(result["coverage"]["steps"]["reached"], result["coverage"]["steps"]["all"], "{result:#}");
+}
+
+#[test]
+fn a_test_sees_attempts_moments_and_rendered_requests() {
+    let test = test_of(
+        DOWN,
+        "    mocks:\n      probe: [{fails: refused}, {fails: refused}, {fails: refused}]\n      \
+         restart: [{unknown: reset}, {}]\n    then:\n      \
+         - {at: 2m, expect: {run: waiting, steps: {restart: unknown}, errors: {restart: reset}}}\n      \
+         - {at: 3m, answer: {restart: retry}}\n      - {at: 10m, resolve: true}\n      \
+         - {at: 12m, fire: true, expect: {steps: {quiet: waiting}}}\n      - {at: 20m, resolve: {host: a}}\n      \
+         - {at: 24m, expect: {run: waiting}}\n    expect:\n      \
+         run: succeeded\n      steps: {probe: tolerated, quiet: succeeded}\n      order: [probe, restart, quiet]\n      \
+         calls:\n        probe: {count: 3, with: {url: \"http://a/\", headers: {A: \"Bearer {{ secrets.edr }}\"}}}\n        \
+         restart: {count: 2, with: {argv: [./restart.sh, a]}}\n      incident: resolved\n      key: down/a\n",
+    );
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+    assert!(tested.out.contains("reached 3 of 3 steps and 4 of 7 branches"), "{}", tested.out);
+    let covered = stanch(&["test", &path(&home, ""), "--coverage"]);
+    assert!(covered.out.contains("contain.restart  if false, fails"), "{}", covered.out);
+}
+
+#[test]
+fn what_differs_is_shown_beside_what_was_expected() {
+    let test = test_of(
+        DOWN,
+        "    then:\n      - {at: 1m, answer: {restart: failed}}\n    expect:\n      run: succeeded\n      \
+         calls: {probe: {with: {url: \"http://b/\"}}}\n      order: [quiet, probe]\n      steps: {restart: succeeded}\n",
+    );
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", &test)]);
+    let junit = path(&home, "out.xml");
+    let tested = stanch(&["test", &path(&home, ""), "--junit", &junit]);
+    assert_eq!(tested.exit, 1);
+    for expected in [
+        "p.test.yaml:6:27",
+        "saw      step contain.restart is skipped; only an unknown step takes an answer",
+        "expected succeeded\n      saw      failed\n",
+        "expected with.url = \"http://b/\"\n      saw      with.url = \"http://a/\"",
+        "expected quiet, probe\n      saw      probe, quiet",
+        "at 1m the run was waiting:",
+        "- contain.restart  skipped",
+        "✘ 1 test in ",
+        ", 1 failed; reached",
+    ] {
+        assert!(tested.out.contains(expected), "{expected} is not in {}", tested.out);
+    }
+    let xml = std::fs::read_to_string(junit).unwrap();
+    assert!(xml.contains("tests=\"1\" failures=\"1\" errors=\"0\"") && xml.contains("<failure message="), "{xml}");
+    let none = stanch(&["test", &path(&home, ""), "--filter", "no such"]);
+    assert_eq!(none.exit, 1, "{}", none.out);
+}
+
+#[test]
+fn an_event_may_come_from_a_file_and_be_refused() {
+    let body = r#"{"alerts": [{"status": "firing", "labels": {"alertname": "Down", "env": "stage", "host": "b"},
+                   "startsAt": "2026-11-21T01:00:00Z"}]}"#;
+    let tests = "tests:\n  - name: from a file\n    playbook: p\n    event: {file: down.json}\n    \
+                 then: [{at: 1m, resolve: true}]\n    expect: {run: succeeded, inputs: {host: b}}\n  \
+                 - name: refused\n    playbook: p\n    event: {inputs: {hst: b}}\n    \
+                 expect: {run: none, refused: did you mean host}\n  \
+                 - name: not matched\n    playbook: p\n    event: {alert: {labels: {alertname: Down, env: prod, host: x}}}\n    \
+                 expect: {run: none, incident: none}\n";
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", tests), ("down.json", body)]);
+    let tested = stanch(&["test", &path(&home, "p.test.yaml")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
+
+#[test]
+fn a_test_of_a_playbook_with_errors_says_so() {
+    let broken = PLAYBOOK.replace("uses: exec", "uses: exce");
+    let test = test_of("{inputs: {host: a}}", "    expect: {run: succeeded}\n");
+    let home = home(&[("p.yaml", &broken), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 1);
+    assert!(
+        tested.out.contains("the playbook p has errors") && tested.out.contains("stanch validate"),
+        "{}",
+        tested.out
+    );
+    let empty = stanch(&["test", &path(&self::home(&[]), "")]);
+    assert_eq!((empty.exit, empty.err.contains("*.test.yaml")), (1, true), "{}", empty.err);
+}
+
+fn body(alertname: &str, env: &str, status: &str) -> String {
+    serde_json::json!({"version": "4", "alerts": [{
+        "status": status, "labels": {"alertname": alertname, "env": env, "host": "a\u{1b}[2J"}, "startsAt": "2026-11-21T01:00:00Z",
+    }]})
+    .to_string()
+}
+
+#[test]
+fn explain_says_which_value_decided() {
+    let home = home(&[("p.yaml", PLAYBOOK), ("broken.yaml", "playbook: b\n  x: 1\n")]);
+    let directory = path(&home, "");
+    for (body, expected) in [
+        (body("Down", "prod", "firing"), vec!["✔ p\n", "takes it", "✔ if           alert.labels.host != 'x'  gives true", "alert.labels.host = \"a", "✔ p would start, incident down/a", "broken.yaml has errors"]),
+        (body("Up", "dev", "firing"), vec!["- p\n", "✘ matcher  alertname=\"Down\"  saw \"Up\"", "✘ matcher  env=~\"prod|stage\"  saw \"dev\"", "no playbook of "]),
+        (body("Down", "prod", "resolved"), vec!["leaves it; this is a resolved alert, which starts nothing"]),
+        (r#"{"alerts": [{"status": "firing", "labels": {"alertname": "Down", "env": "prod"}, "startsAt": "2026-11-21T01:00:00Z"}]}"#.to_owned(), vec!["✘ p\n", "would become a dead letter", "✘ if       alert.labels.host != 'x'  no such key: host", "alert.labels.host has no value"]),
+    ] {
+        let explained = stanch_reading(&["explain", "--event", "-", "--playbooks", &directory], &body);
+        assert_eq!(explained.exit, 0, "{}", explained.err);
+        for expected in expected {
+            assert!(explained.out.contains(expected), "{expected} is not in {}", explained.out);
+        }
+        assert!(!explained.out.contains('\u{1b}'), "{}", explained.out);
+    }
+    let message = stanch_reading(&["explain", "--event", "-", "--playbooks", &directory], "{\"x\": 1}");
+    assert_eq!((message.exit, message.err.contains("--subject")), (1, true), "{}", message.err);
+    let json = ["explain", "--event", "-", "--playbooks", &directory, "--subject", "a.b", "-o", "json"];
+    let result: Value = serde_json::from_str(&stanch_reading(&json, "{\"x\": 1}").out).unwrap();
+    assert_eq!(result["explained"][0]["playbooks"][0]["triggers"][0]["verdict"], "leaves", "{result:#}");
+}
+
+#[test]
+fn plan_tells_what_is_known_beforehand_and_what_is_not() {
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    let planned = stanch_reading(&["plan", &path(&home, "p.yaml"), "--event", "-"], &body("Down", "prod", "firing"));
+    assert_eq!(planned.exit, 0, "{}", planned.err);
+    for expected in [
+        "incident  down/a\\u{1b}[2J (P2): Down",
+        "inputs    host = ",
+        "headers: {\"A\":\"Bearer {{ secrets.edr }}\"}",
+        "url: http://a",
+        "up to 3 attempts of at most 2m, after 0s to 1s, 0s to 2s; at most 6m3s in all",
+        "steps.probe.state != 'succeeded': known once it runs",
+        "side effects, not idempotent",
+        "unknown   a person is asked",
+        "takes     at most 4h",
+        "3 steps, 1 with side effects, 1 of these not idempotent; nothing was done",
+    ] {
+        assert!(planned.out.contains(expected), "{expected} is not in {}", planned.out);
+    }
+    assert!(!planned.out.contains('\u{1b}'), "{}", planned.out);
+    let no = stanch_reading(&["plan", &path(&home, "p.yaml"), "--event", "-"], &body("Up", "prod", "firing"));
+    assert_eq!((no.exit, no.err.contains("stanch explain")), (1, true), "{}", no.err);
+    let by_hand = stanch(&["plan", "p", "--playbooks", &path(&home, ""), "-i", "host=b", "-o", "json"]);
+    let result: Value = serde_json::from_str(&by_hand.out).unwrap();
+    assert_eq!(result["steps"][1]["with"]["value"]["argv"], serde_json::json!(["./restart.sh", "b"]), "{result:#}");
+    let wrong = stanch(&["plan", "q", "--playbooks", &path(&home, "")]);
+    assert_eq!((wrong.exit, wrong.err.contains("there are p")), (1, true), "{}", wrong.err);
+}
+
+#[test]
+fn a_playbook_is_drawn_in_every_form_and_nothing_else_is() {
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    let file = path(&home, "p.yaml");
+    for (form, expected) in [
+        ("ascii", "├─┬ contain\n  │ └─ restart  exec"),
+        (
+            "mermaid",
+            "subgraph p1 [\"contain\"]\n    s1_0[\"restart<br/>exec<br/>if steps.probe.state #33;= 'succeeded'\"]",
+        ),
+        ("dot", "s1_0 [label=\"restart\\nexec\\nif steps.probe.state != 'succeeded'\"]"),
+        ("svg", "if steps.probe.state != &apos;succeeded&apos;</text>"),
+    ] {
+        let drawn = stanch(&["graph", &file, "--format", form]);
+        assert_eq!(drawn.exit, 0, "{}", drawn.err);
+        assert!(drawn.out.contains(expected), "{form}: {}", drawn.out);
+    }
+    let output = path(&home, "p.svg");
+    assert_eq!(stanch(&["graph", &file, "--format", "svg", "--output", &output]).exit, 0);
+    assert!(std::fs::read_to_string(output).unwrap().ends_with("</svg>\n"));
+    let unsuited = stanch(&["graph", &file, "-o", "json"]);
+    assert_eq!((unsuited.exit, unsuited.err.contains("ascii, mermaid, dot or svg")), (2, true), "{}", unsuited.err);
+    assert_eq!(stanch(&["runs", "list", "-o", "svg"]).exit, 2);
+}
+
+#[test]
+fn problems_are_written_for_other_tools() {
+    let broken = PLAYBOOK.replace("uses: wait", "uses: wiat");
+    let home = home(&[("a p.yaml", &broken), ("q.yaml", &PLAYBOOK.replace("playbook: p", "playbook: q"))]);
+    let sarif = stanch(&["validate", &path(&home, ""), "--format", "sarif"]);
+    let result: Value = serde_json::from_str(&sarif.out).unwrap();
+    assert_eq!((sarif.exit, &result["version"]), (1, &"2.1.0".into()));
+    let run = &result["runs"][0];
+    assert_eq!(run["results"][0]["ruleId"], "unknown-action", "{result:#}");
+    let place = &run["results"][0]["locations"][0]["physicalLocation"];
+    assert!(place["artifactLocation"]["uri"].as_str().unwrap().ends_with("/a%20p.yaml"), "{place:#}");
+    let region = &place["region"];
+    assert_eq!((&region["startColumn"], &region["endColumn"]), (&17.into(), &21.into()), "{region:#}");
+    assert_eq!(run["results"][1]["level"], "warning", "{result:#}");
+    let github = stanch(&["validate", &path(&home, ""), "--format", "github"]);
+    assert!(
+        github.out.contains("::error file=")
+            && github.out.contains("title=unknown-action::no action is named wiat%0Adid you mean wait?\n"),
+        "{}",
+        github.out
+    );
+    let warned = stanch(&["validate", &path(&home, "q.yaml")]);
+    assert_eq!((warned.exit, warned.out.contains("side-effect-unguarded")), (0, true), "{}", warned.out);
+    assert_eq!(stanch(&["validate", &path(&home, "q.yaml"), "--deny-warnings"]).exit, 1);
+}
+
+#[test]
+fn the_shipped_playbooks_have_no_warnings() {
+    let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks");
+    let checked = stanch(&["validate", playbooks.to_str().unwrap(), "--deny-warnings"]);
+    assert_eq!(checked.exit, 0, "{}", checked.out);
+}
+
+const CATALOGUE: &str = "actions:\n  release:\n    uses: http\n    inputs: {host: {type: string, required: true}}\n    \
+    with: {method: PUT, url: \"https://edr.corp/{{ inputs.host }}/release\"}\n";
+
+#[test]
+fn a_catalogue_beside_the_playbooks_gives_its_names_a_meaning_everywhere() {
+    let playbook = "playbook: p\ninputs: {host: {type: string, default: a}}\n\
+        contain:\n  free: {uses: release, with: {host: \"{{ inputs.host }}\"}}\n";
+    let test = test_of(
+        "{inputs: {host: b}}",
+        "    expect: {run: succeeded, calls: {free: {with: {url: \"https://edr.corp/b/release\"}}}}\n",
+    );
+    let home = home(&[("p.yaml", playbook), ("p.test.yaml", &test), ("x.catalogue.yaml", CATALOGUE)]);
+    let (directory, file) = (path(&home, ""), path(&home, "p.yaml"));
+    let checked = stanch(&["validate", &directory]);
+    assert_eq!(checked.out, "✔ 1 playbook and 1 catalogue, no problems\n");
+    for arguments in [
+        &["validate", &file][..],
+        &["test", &directory],
+        &["plan", &file],
+        &["plan", "p", "--playbooks", &directory],
+        &["graph", &file],
+    ] {
+        let done = stanch(arguments);
+        assert_eq!(done.exit, 0, "{arguments:?}: {}{}", done.out, done.err);
+    }
+    std::fs::write(home.path().join("x.catalogue.yaml"), "actions: {release: {uses: htp}}\n").unwrap();
+    for path in [&directory, &file] {
+        let checked = stanch(&["validate", path]);
+        assert!(checked.exit == 1 && checked.out.contains("did you mean http?"), "{}", checked.out);
+    }
+}
+
+#[test]
+fn what_only_several_playbooks_together_show_has_its_place() {
+    let parent = "playbook: parent\ncontain:\n  sub: {uses: playbook, with: {playbook: chidl}}\n";
+    let child = "playbook: child\ndetect:\n  a: {uses: log, with: {message: x}}\n";
+    let home = home(&[("parent.yaml", parent), ("child.yaml", child)]);
+    let checked = stanch(&["validate", "--format", "github", &path(&home, "")]);
+    assert_eq!(checked.exit, 1);
+    assert!(checked.out.contains("line=3,col=3") && checked.out.contains("did you mean child?"), "{}", checked.out);
+    let alone = stanch(&["validate", &path(&home, "parent.yaml")]);
+    assert!(alone.exit == 0 && alone.out.contains("check its directory too"), "{}", alone.out);
+}

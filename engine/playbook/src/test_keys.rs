@@ -1,0 +1,216 @@
+//! The keys of a test file: one table for the checker and the JSON Schema.
+
+use serde_json::{Value, json};
+
+use crate::keys::{Key, Shape, required};
+use crate::schema;
+
+const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
+    Key { name, shape, doc, required: false }
+}
+
+pub(crate) const RUN_STATES: &[&str] = &["succeeded", "failed", "cancelled", "waiting", "running", "queued", "none"];
+pub(crate) const STEP_STATES: &[&str] = &[
+    "pending",
+    "blocked",
+    "skipped",
+    "running",
+    "backoff",
+    "waiting",
+    "unknown",
+    "succeeded",
+    "tolerated",
+    "failed",
+    "cancelled",
+];
+pub(crate) const INCIDENT_STATES: &[&str] = &["open", "acknowledged", "resolved", "none"];
+
+pub(crate) const FILE: &[Key] = &[
+    key(
+        "playbooks",
+        Shape::Texts,
+        "Where the playbooks lie, relative to this file; its directory and below by default.",
+    ),
+    required(key("tests", Shape::Any, "The tests.")),
+];
+
+pub(crate) const TEST: &[Key] = &[
+    required(key("name", Shape::Text, "What it shows, in a sentence; unique in the file.")),
+    required(key("playbook", Shape::Name, "The playbook's name.")),
+    key("start", Shape::Text, "When the event comes, such as 2026-01-05T03:00:00Z, which is the default."),
+    required(key("event", Shape::Any, "What comes in first.")),
+    key(
+        "mocks",
+        Shape::Any,
+        "How the attempts of steps come out, by the step's name or phase.name: a map, or a list of one for each attempt, of which the last repeats. An attempt without a mock succeeds with a result that its action could have.",
+    ),
+    key("then", Shape::Any, "What happens later, at moments of the virtual clock."),
+    required(key("expect", Shape::Any, "What must be true once nothing more happens.")),
+];
+
+pub(crate) const EVENT: &[Key] = &[
+    key("alert", Shape::Object(ALERT), "One alert fires."),
+    key("alerts", Shape::ListOf(&Shape::Object(ALERT)), "Several alerts fire, in one delivery."),
+    key(
+        "file",
+        Shape::Text,
+        "A file beside this one: an Alertmanager webhook's body, a CloudEvent, or plain JSON with a subject.",
+    ),
+    key("subject", Shape::Text, "The NATS subject that the file's content came in on."),
+    key("nats", Shape::Object(NATS), "A message comes in over NATS."),
+    key("schedule", Shape::Whole { least: 0, most: 63 }, "A schedule of the playbook ticks; 0 is the first one."),
+    key("inputs", Shape::Any, "A person starts the playbook with these inputs."),
+];
+
+pub(crate) const ALERT: &[Key] = &[
+    required(key("labels", Shape::MapOf(&Shape::Template), "The alert's labels.")),
+    key("annotations", Shape::MapOf(&Shape::Template), "The alert's annotations."),
+    key("since", Shape::Duration, "For how long it has been firing when it comes in; it just began by default."),
+];
+
+pub(crate) const NATS: &[Key] = &[
+    required(key("subject", Shape::Text, "The subject that the message comes in on.")),
+    key("data", Shape::Any, "The message's content."),
+];
+
+pub(crate) const MOCK: &[Key] = &[
+    key(
+        "result",
+        Shape::Any,
+        "The action's result, such as {status: 200, body: {}} of http, {exit_code: 0, stdout: \"\"} of exec, {data: {}} of nats.request.",
+    ),
+    key("fails", Shape::Text, "The attempt fails, and this is why."),
+    key("retryable", Shape::Bool, "Whether trying again could help a failed attempt; true by default."),
+    key("unknown", Shape::Text, "Nobody knows whether the attempt happened, and this is why."),
+    key(
+        "takes",
+        Shape::Duration,
+        "How long the attempt takes; nothing by default. Longer than the step's timeout, it is unknown at that limit.",
+    ),
+];
+
+pub(crate) const MOMENT: &[Key] = &[
+    required(key("at", Shape::Duration, "How long after the start.")),
+    key(
+        "answer",
+        Shape::MapOf(&Shape::Word(&["succeeded", "failed", "retry"])),
+        "What a person says became of unknown steps, by step.",
+    ),
+    key("resolve", Shape::Any, "Alerts resolve: true for all that fire, or labels for those that have these."),
+    key(
+        "fire",
+        Shape::Any,
+        "An alert fires: true for the test's first one again, or labels to put in place of its own.",
+    ),
+    key("emit", Shape::Any, "Something else comes in; written as event."),
+    key("cancel", Shape::Text, "A person cancels the run, for this reason."),
+    key("acknowledge", Shape::Bool, "A person takes notice of the incident."),
+    key("crash", Shape::Bool, "The engine dies and starts again; what was under way is lost."),
+    key("expect", Shape::Any, "What must be true once all that happened at this moment has had its effects."),
+];
+
+pub(crate) const EXPECT: &[Key] = &[
+    key("run", Shape::Word(RUN_STATES), "The state of the last run; none where none may have started."),
+    key("runs", Shape::Whole { least: 0, most: 10_000 }, "How many runs of the playbook have started."),
+    key("steps", Shape::MapOf(&Shape::Word(STEP_STATES)), "The states of steps, by step."),
+    key("order", Shape::Texts, "These steps started, in this order; others may lie between them."),
+    key("calls", Shape::Any, "What the attempts of steps were given, by step: a number of attempts, or a map."),
+    key("outputs", Shape::MapOf(&Shape::Any), "Outputs of steps, by step; others may be there too."),
+    key("inputs", Shape::MapOf(&Shape::Any), "Inputs of the run; others may be there too."),
+    key("errors", Shape::MapOf(&Shape::Text), "A part of why steps are not green, by step."),
+    key("messages", Shape::Texts, "Texts that slack and log steps must have said, each a part of one message."),
+    key("no_messages", Shape::Texts, "Texts that no slack or log step may have said."),
+    key("incident", Shape::Word(INCIDENT_STATES), "The incident's state; none where there may be none."),
+    key("severity", Shape::Word(&["P0", "P1", "P2", "P3"]), "The incident's severity."),
+    key("key", Shape::Text, "The incident's key."),
+    key(
+        "refused",
+        Shape::Text,
+        "A part of why what came in could not be used: what a person is told, or the dead letter says.",
+    ),
+];
+
+pub(crate) const CALLS: &[Key] = &[
+    key("count", Shape::Whole { least: 0, most: 10_000 }, "How many attempts were made; at least one by default."),
+    key(
+        "with",
+        Shape::MapOf(&Shape::Any),
+        "Rendered parameters; in maps, others may be there too. A secret is written as in the playbook.",
+    ),
+    key("env", Shape::MapOf(&Shape::Any), "Rendered environment; others may be there too."),
+];
+
+/// The JSON Schema (2020-12) of a test file, for editors: every key with a description, unknown keys refused.
+#[must_use]
+pub fn test_schema() -> Value {
+    let reference = |name: &str| json!({"$ref": format!("#/$defs/{name}")});
+    let list = |name: &str| json!({"type": "array", "items": reference(name)});
+    let by_step = |inner: Value| json!({"type": "object", "additionalProperties": inner});
+    let all_or_labels = json!({"anyOf": [
+        {"const": true},
+        {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
+    ]});
+    let mut root = table(FILE, &[("tests", list("test"))]);
+    root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    root["title"] = "Stanch tests of playbooks".into();
+    let mocks =
+        by_step(json!({"anyOf": [reference("mock"), {"type": "array", "items": reference("mock"), "minItems": 1}]}));
+    let test =
+        [("event", reference("event")), ("mocks", mocks), ("then", list("moment")), ("expect", reference("expect"))];
+    let moment = [
+        ("resolve", all_or_labels.clone()),
+        ("fire", all_or_labels),
+        ("emit", reference("event")),
+        ("expect", reference("expect")),
+    ];
+    let calls = by_step(json!({"anyOf": [{"type": "integer", "minimum": 0}, table(CALLS, &[])]}));
+    let mut event = table(EVENT, &[("inputs", json!({"type": ["object", "null"]}))]);
+    event["oneOf"] =
+        EVENT.iter().filter(|key| key.name != "subject").map(|key| json!({"required": [key.name]})).collect();
+    root["$defs"] = json!({
+        "test": table(TEST, &test),
+        "event": event,
+        "mock": table(MOCK, &[]),
+        "moment": table(MOMENT, &moment),
+        "expect": table(EXPECT, &[("calls", calls)]),
+    });
+    root
+}
+
+/// The schema of a table of keys, some of them with shapes that the table cannot say.
+fn table(keys: &[Key], shapes: &[(&str, Value)]) -> Value {
+    let mut object = schema::object(keys);
+    for (name, shape) in shapes {
+        let mut shape = shape.clone();
+        shape["description"] = object["properties"][name]["description"].clone();
+        object["properties"][name] = shape;
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undescribed(schema: &Value, at: &str, found: &mut Vec<String>) {
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            for (name, property) in properties {
+                if property.get("description").and_then(Value::as_str).is_none_or(str::is_empty) {
+                    found.push(format!("{at}.{name}"));
+                }
+            }
+        }
+        match schema {
+            Value::Object(map) => map.iter().for_each(|(key, value)| undescribed(value, &format!("{at}.{key}"), found)),
+            Value::Array(list) => list.iter().for_each(|value| undescribed(value, at, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_schema_is_described() {
+        let mut found = Vec::new();
+        undescribed(&test_schema(), "", &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,102 @@
+//! Test files: what is read, and that every mistake has its place and remedy.
+
+use std::time::Duration;
+
+use stanch_playbook::load_tests;
+use stanch_playbook::test_file::{EventSpec, Happening, MockOutcome, Want, names};
+
+const HEAD: &str = "tests:\n  - name: n\n    playbook: p\n    event: {inputs: {}}\n";
+
+#[track_caller]
+fn refused(text: &str) -> String {
+    load_tests("x.test.yaml", text).expect_err("it is refused").to_string()
+}
+
+#[test]
+fn a_test_is_read_with_its_places() {
+    let text = "tests:\n  - name: n\n    playbook: p\n    event: {nats: {subject: a.b, data: {x: 1}}}\n    mocks:\n      \
+                one: {fails: no}\n      two: [{unknown: reset, takes: 3s}, {result: {a: 1}}, {}]\n    then:\n      \
+                - {at: 5m, resolve: true}\n      - {at: 0s, answer: {two: retry}, expect: {run: waiting}}\n    expect:\n      \
+                run: failed\n      calls: {one: 2}\n      order: [one, two]\n";
+    let file = load_tests("x.test.yaml", text).unwrap();
+    let test = &file.tests[0];
+    assert!(matches!(&test.event, EventSpec::Nats { subject, .. } if subject == "a.b"));
+    assert!(matches!(
+        &test.mock("contain.one").unwrap().attempts[0].outcome,
+        MockOutcome::Fails { retryable: true, .. }
+    ));
+    let two = test.mock("contain.two").unwrap();
+    assert_eq!((two.attempts.len(), two.attempts[0].takes), (3, Duration::from_secs(3)));
+    assert_eq!(two.attempts[2].outcome, MockOutcome::Succeeds(None));
+    let moments: Vec<_> = test.then.iter().map(|moment| moment.at.as_secs()).collect();
+    assert_eq!(moments, [0, 300], "moments are sorted");
+    assert!(matches!(&test.then[0].happens[0], Happening::Answer { answer: "retry", .. }));
+    assert_eq!((test.expect[0].place.line(), test.expect[0].place.column()), (12, 7));
+    assert_eq!(test.expect[0].want, Want::Run("failed"));
+    assert_eq!(test.expect[1].path, "expect.calls.one");
+}
+
+#[test]
+fn every_mistake_has_its_place_and_remedy() {
+    for (rest, expected) in [
+        (
+            "    expct: {run: failed}\n",
+            "x.test.yaml:5:5: error[unknown-key]: unknown key \"expct\" in a test; did you mean expect?",
+        ),
+        ("    expect: {}\n", "error[wrong-value]: nothing is expected"),
+        ("    expect: {run: done}\n", "x.test.yaml:5:19: error[wrong-value]: \"done\" is not one of"),
+        ("    expect: {steps: {a: succeded}}\n", "did you mean succeeded?"),
+        ("    expect: {steps: [a]}\n", "steps must be a map, not a list"),
+        ("    expect: {calls: {a: {wit: {}}}}\n", "unknown key \"wit\" in the calls of a step; did you mean with?"),
+        ("    expect: {runs: -1}\n", "expected a whole number from 0"),
+        ("    expect: {run: failed}\n    start: yesterday\n", "\"yesterday\" is no time; write it as 2026"),
+        ("    expect: {run: failed}\n    mocks: {a: []}\n", "the mocks of a are empty"),
+        ("    expect: {run: failed}\n    mocks: {a: {fails: x, unknown: y}}\n", "fails or is unknown, not both"),
+        ("    expect: {run: failed}\n    mocks: {a: {unknown: y, result: 1}}\n", "an unknown attempt has no result"),
+        ("    expect: {run: failed}\n    mocks: {a: {retryable: true}}\n", "retryable stands beside fails"),
+        ("    expect: {run: failed}\n    then: [{resolve: true}]\n", "the moment has no time; add at: 5m"),
+        ("    expect: {run: failed}\n    then: [{at: 1m}]\n", "nothing happens at this moment"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, crash: false}]\n", "only true means something here"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, answer: {a: yes}}]\n", "\"yes\" is not one of succeeded"),
+    ] {
+        let found = refused(&format!("{HEAD}{rest}"));
+        assert!(found.contains(expected), "{rest}: {found}");
+    }
+    for (text, expected) in [
+        ("tests: {}\n", "tests must be a list"),
+        ("a: 1\n", "a test file holds tests"),
+        ("tests:\n  - {name: n}\n", "the test has no event"),
+        (
+            "tests:\n  - {event: {alert: {labels: {}}, inputs: {}}}\n",
+            "an event is one thing; this one is alert and inputs",
+        ),
+        ("tests:\n  - {event: {subject: x}}\n", "does not say what comes in"),
+        ("tests:\n  - {event: {inputs: {}, subject: x}}\n", "subject stands beside file"),
+        ("tests:\n  - {event: {alert: {}}}\n", "the alert has no labels"),
+        ("tests:\n  - {event: {nats: {}}}\n", "subject is missing"),
+    ] {
+        assert!(refused(text).contains(expected), "{text}: {}", refused(text));
+    }
+    let twice = format!("{HEAD}    expect: {{run: none}}\n{}    expect: {{run: none}}\n", &HEAD[7..]);
+    assert!(refused(&twice).contains("a test named \"n\" is already in line 2"), "{}", refused(&twice));
+}
+
+#[test]
+fn names_that_no_playbook_has_are_found() {
+    let playbook = "playbook: p\ndetect:\n  probe: {uses: log, with: {message: x}}\n";
+    let plan = stanch_playbook::load("p.yaml", playbook).unwrap().plan;
+    let text = format!(
+        "{HEAD}    mocks: {{prob: {{}}}}\n    then: [{{at: 1m, answer: {{detect.probe: failed}}}}]\n    expect: {{order: [probe, x]}}\n"
+    );
+    let file = load_tests("x.test.yaml", &text).unwrap();
+    let found: Vec<String> =
+        file.check_names(|name| (name == "p").then_some(&plan), &["p"]).iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("x.test.yaml:5:13: error[unknown-step]: p has no step \"prob\"; did you mean probe?"));
+    let found = file.check_names(|_| None, &["pp"]);
+    assert_eq!(
+        found[0].to_string(),
+        "x.test.yaml:3:15: error[unknown-playbook]: no playbook is named p; did you mean pp?"
+    );
+    assert!(names("probe", "detect.probe") && names("detect.probe", "detect.probe") && !names("be", "detect.probe"));
+}
