@@ -54,7 +54,7 @@ fn rotate(target: &Target) -> String {
 fn answer(engine: &Engine, question: &Value, token: Option<&str>) -> Response {
     let path = format!("/api/v1/approvals/{}", question["id"].as_str().expect("a question has an id"));
     let body = json!({"verdict": "approved", "digest": question["digest"], "reason": "seen"}).to_string();
-    let request = Request::post(&path, body).header("Content-Type", "application/json");
+    let request = Request::post(&path, body);
     engine.send(&match token {
         Some(token) => request.header("Authorization", &format!("Bearer {token}")),
         None => request,
@@ -169,8 +169,7 @@ fn a_question_is_posted_to_slack_once() {
                     approve: {uses: approval, with: {prompt: \"Isolate <!channel>?\", from: [\"group:sec-oncall\"]}}\n  \
                     isolate: {needs: [approve], uses: log, with: {message: isolate}}\n";
     let mut engine = Setup::new().playbook("asks", playbook).config(config).env("SLACK_TOKEN", slack::TOKEN).start();
-    let started =
-        engine.send(&Request::post("/api/v1/playbooks/asks/runs", "{}").header("Content-Type", "application/json"));
+    let started = engine.send(&Request::post("/api/v1/playbooks/asks/runs", "{}"));
     assert_eq!(started.status, 201, "{started:?}");
     let messages = eventually("the question is posted", SOON, || {
         let messages = slack.messages();

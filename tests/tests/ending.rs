@@ -52,6 +52,36 @@ fn a_second_signal_ends_it_at_once_with_its_commands_and_loses_nothing() {
     assert_eq!((&run["steps"]["detect.sit"]["state"], &run["asks"]), (&"unknown".into(), &1.into()), "{run:#}");
 }
 
+/// An item, and what takes it back, that take a second each.
+const SLOW: &str = r#"
+playbook: slow
+triggers: [{manual: {}}]
+contain:
+  each:
+    foreach: "['a']"
+    uses: exec
+    with: {argv: [sh, -c, "sleep 1"]}
+    undo: {uses: exec, with: {argv: [sh, -c, "sleep 1"]}}
+"#;
+
+#[test]
+fn an_end_in_good_order_waits_for_items_and_for_what_takes_them_back() {
+    let mut engine = Setup::new().playbook("slow", SLOW).start();
+    let started = engine.send(&stanch_tests::http::Request::post("/api/v1/playbooks/slow/runs", "{}"));
+    assert!(started.is_success(), "{started:?}");
+    let id = engine.runs()[0]["id"].as_str().unwrap().to_owned();
+    assert!(engine.terminate().success());
+    engine.start_again();
+    assert_eq!(engine.run(&id)["state"], "succeeded", "the item was waited for: {:#}", engine.run(&id));
+    let held = engine.list("/api/v1/inforce");
+    let path = format!("/api/v1/inforce/{}/undo", held[0]["id"].as_str().unwrap());
+    let answer = engine.send(&stanch_tests::http::Request::post(&path, "{}"));
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &"undoing".into()), "{answer:?}");
+    assert!(engine.terminate().success());
+    engine.start_again();
+    assert_eq!(engine.list("/api/v1/inforce"), Vec::<serde_json::Value>::new(), "the undo was waited for");
+}
+
 /// A command with a descendant, and the file that says the processes of both and the limit on core dumps.
 const FAMILY: &str = r#"
 playbook: family

@@ -305,7 +305,7 @@ fn a_question_is_shown_with_what_would_be_done_and_answered_by_those_asked() {
     let id = engine.first("approvals");
     let end = &id[id.len() - 8..];
     let questions = engine.stanch(&["approvals", "list"]).out;
-    assert!(questions.contains(end) && questions.contains("0 of 1  Isolate 3 hosts?"), "{questions}");
+    assert!(questions.contains(end) && questions.contains("0 of 1  contain: Isolate 3 hosts?"), "{questions}");
     let shown = engine.stanch(&["approvals", "show", end]).out;
     for text in [
         "Isolate 3 hosts?",
@@ -374,7 +374,7 @@ fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
     };
     soon("three are in force", &|| held("inforce").len() == 3);
     let listed = engine.stanch(&["inforce", "list"]).out;
-    for text in ["perhaps in force", "odd-03", "no end", "contain.isolate of contain"] {
+    for text in ["perhaps", "isolate odd-03 of contain", "no end", "firewall of contain"] {
         assert!(listed.contains(text), "{text}: {listed}");
     }
     let of = |step: &str| {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stanch_core::Command;
-use stanch_core::run::StepState;
+use stanch_core::{Command, Effect, outstanding};
 use stanch_journal::{Reader, Views};
 use stanch_workers::{
     Egress, ExecConfig, Registry, SecretError, Secrets, ServiceConfig, Services, Warden, Worker, WorkerConfig,
@@ -189,10 +188,9 @@ impl Server {
             task.await.ok();
         }
         let mut durable = self.handle.watch();
-        let idle = durable.wait_for(|state| {
-            let running = |step: &Arc<stanch_core::run::StepRun>| matches!(step.state, StepState::Running { .. });
-            !state.runs.values().any(|run| run.steps.iter().any(running))
-        });
+        // Steps, items, looks of verifications, and what takes something back.
+        let idle =
+            durable.wait_for(|state| !outstanding(state).any(|effect| matches!(effect, Effect::DispatchAttempt(_))));
         if tokio::time::timeout(GRACE, idle).await.is_err() {
             tracing::warn!("attempts are still under way; what became of them will be unknown");
         }

@@ -145,17 +145,15 @@ fn list(page: &Page<Approval>) -> String {
     if page.items.is_empty() {
         return "no questions\n".to_owned();
     }
-    let mut table = Table::new(["APPROVAL", "ASKED (UTC)", "UNTIL (UTC)", "RUN", "PLAYBOOK", "AGREE", "QUESTION"]);
+    let mut table = Table::new(["APPROVAL", "UNTIL (UTC)", "RUN", "AGREE", "QUESTION"]);
     for of in &page.items {
         let question = &of.question;
         table.row([
             plain(short(&question.id)),
-            plain(format::date_time(question.asked_at)),
             plain(question.expires_at.map_or("-".to_owned(), format::date_time)),
             plain(short(&of.run)),
-            plain(of.playbook.clone()),
             plain(format!("{} of {}", question.answers.len(), question.quorum)),
-            plain(question.prompt.clone()),
+            plain(format!("{}: {}", of.playbook, question.prompt)),
         ]);
     }
     table.render(*OUT) + page.more()
@@ -217,6 +215,7 @@ impl Question {
         for answer in &self.answers {
             line(&answer.verdict, format!("by {}", answer.by));
         }
+        line("asked", format!("{} UTC", format::date_time(self.asked_at)));
         if let Some(at) = self.expires_at {
             line("until", format!("{} UTC", format::date_time(at)));
         }

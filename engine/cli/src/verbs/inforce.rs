@@ -81,7 +81,7 @@ async fn act(client: &Client, given: &str, verb: &str, body: &Value) -> Result<V
 fn state(of: &InForce) -> (Style, String) {
     match of.state.as_str() {
         "inforce" if of.certain => (Style::Plain, "in force".to_owned()),
-        "inforce" => (Style::Yellow, "perhaps in force".to_owned()),
+        "inforce" => (Style::Yellow, "perhaps".to_owned()),
         "failed" => (Style::Red, "undo failed".to_owned()),
         "unknown" => (Style::Yellow, "undo unknown".to_owned()),
         "ended" => (Style::Green, "ended".to_owned()),
@@ -104,16 +104,16 @@ fn list(page: &Page<InForce>) -> String {
     if page.items.is_empty() {
         return "nothing is in force\n".to_owned();
     }
-    let mut table = Table::new(["ID", "STATE", "UNTIL (UTC)", "RUN", "VALUE", "WHAT"]);
+    let mut table = Table::new(["ID", "STATE", "UNTIL (UTC)", "RUN", "WHAT"]);
     for of in &page.items {
-        let value = of.value.as_ref().map_or("-".to_owned(), text);
+        let value = of.value.as_ref().map(|value| format!(" {}", cut(&inert(&text(value)), VALUE))).unwrap_or_default();
+        let name = of.step.split_once('.').map_or(&*of.step, |(_, name)| name);
         table.row([
             plain(short(&of.id)),
             state(of),
             plain(of.until.map_or("no end".to_owned(), format::date_time)),
             plain(short(&of.run)),
-            plain(cut(&inert(&value), VALUE)),
-            plain(format!("{} of {}", of.step, of.playbook)),
+            plain(format!("{name}{value} of {}", of.playbook)),
         ]);
     }
     table.render(*OUT) + page.more()

@@ -25,7 +25,7 @@ pub(crate) struct Problem {
     /// Stable, such as `run.unknown`.
     code: &'static str,
     /// What went wrong here.
-    detail: String,
+    detail: Box<str>,
     /// What can be done about it.
     remedy: String,
     /// The dead letters that keep what came.
@@ -33,7 +33,7 @@ pub(crate) struct Problem {
     dead_letters: Box<[DeadLetterId]>,
     /// The question that is asked now, where the one that was answered is not any more.
     #[serde(skip_serializing_if = "Option::is_none")]
-    approval: Option<ApprovalId>,
+    approval: Option<Box<ApprovalId>>,
 }
 
 impl Problem {
@@ -49,7 +49,7 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,
-            detail: shorten(detail.as_ref(), DETAIL),
+            detail: shorten(detail.as_ref(), DETAIL).into(),
             remedy: remedy.into(),
             dead_letters: Box::default(),
             approval: None,
@@ -86,7 +86,7 @@ impl Problem {
 
     /// Names the question that is to be looked at instead.
     pub(super) fn ask_instead(&mut self, approval: ApprovalId, remedy: String) {
-        self.approval = Some(approval);
+        self.approval = Some(Box::new(approval));
         self.remedy = remedy;
     }
 
