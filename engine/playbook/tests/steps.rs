@@ -148,6 +148,26 @@ fn the_lesser_keys_of_a_step_are_checked() {
 }
 
 #[test]
+fn the_fields_of_actions_are_checked() {
+    let of = |action: &str, with: &str| step(&format!("uses: {action}\nwith: {{{with}}}"));
+    let unknown = |with: &str| step(&format!("uses: kubernetes\nwith: {{{with}}}\non_unknown: retry"));
+    insta::assert_snapshot!(told(&[
+        ("prometheus", of("prometheus", "query: 'up{{ inputs.x }}', urll: x")),
+        ("a silence by labels", of("alertmanager.silence", "matchers: {a: '{{ inputs.hosts }}'}, duration: 1h")),
+        ("a silence by matchers", of("alertmanager.silence", "matchers: ['a=~\"b\"'], duration: 5")),
+        ("a silence of nothing", of("alertmanager.silence", "operation: extnd, duration: '{{ run.id }}'")),
+        ("a templated operation", of("kubernetes", "operation: '{{ run.id }}', kind: '{{ run.id }}', name: a")),
+        ("a kind that is none", of("kubernetes", "operation: label, kind: pods, name: a, labels: [a]")),
+        ("scaling may be repeated", unknown("operation: scale, name: web, replicas: 3")),
+        ("deleting pods may not", unknown("operation: delete-pod, name: web-0")),
+        ("mail", of("email", "to: ['{{ inputs.hosts }}'], subject: [a]")),
+        ("a routing key by secret", of("pagerduty", "summary: x, routing_key: '{{ secrets.pager }}'")),
+        ("secrets elsewhere", of("pagerduty", "summary: '{{ secrets.pager }}', severity: P1")),
+        ("report", of("report", "format: html")),
+    ]));
+}
+
+#[test]
 fn approvals_are_checked() {
     let approval = |rest: &str| step(&format!("uses: approval\n{rest}"));
     insta::assert_snapshot!(told(&[

@@ -297,7 +297,7 @@ impl<'a> Checker<'a> {
                 ("unknown-name", "error exists in retry.if alone".to_owned(), Some(help))
             }
             ("secrets", _) => {
-                let help = "secrets may stand in the values of headers and env alone".to_owned();
+                let help = "secrets may stand in the values of headers and env and in routing_key alone".to_owned();
                 ("unknown-name", "a secret cannot stand here".to_owned(), Some(help))
             }
             _ if ROOTS.contains(&root) => {

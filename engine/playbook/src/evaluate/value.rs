@@ -101,7 +101,7 @@ impl Node {
                 Leaf::Typed | Leaf::Text => {
                     let offset = parts.iter().find_map(SecretPart::offset).unwrap_or(0);
                     Err(CompileError::new(offset, "a secret cannot stand here")
-                        .help("secrets may stand in the values of headers and env alone"))
+                        .help("secrets may stand in the values of headers and env and in routing_key alone"))
                 }
             };
         }
