@@ -68,6 +68,8 @@ fn started() -> Body {
         queued: false,
         parent: None,
         children: BTreeMap::new(),
+        held: None,
+        hold_until: None,
     }
     .into()
 }

@@ -56,7 +56,7 @@ fn by_hand(arguments: &Plan, plan: &stanch_playbook::Plan) -> Stimulus {
 }
 
 fn people(plan: &stanch_playbook::Plan, foresight: &Foresight) -> String {
-    let mut out = format!("{}", OUT.paint(Style::Bold, plan.name.as_str()));
+    let mut out = OUT.paint(Style::Bold, plan.name.as_str());
     if !plan.description.is_empty() {
         out.push_str(&format!("  {}", OUT.paint(Style::Dim, &inert(&plan.description))));
     }
