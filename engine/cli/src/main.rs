@@ -5,6 +5,7 @@
 //! Absent: anything that an engine decides. Invariant: no text from outside reaches the terminal but through
 //! [`terminal::inert`].
 
+mod capture;
 mod cases;
 mod cli;
 mod client;
@@ -13,6 +14,7 @@ mod follow;
 mod format;
 mod graph;
 mod input;
+mod replay;
 mod signals;
 mod story;
 mod terminal;

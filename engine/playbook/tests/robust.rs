@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use stanch_playbook::schedule::{CatchUp, Schedule};
 use stanch_playbook::{Expression, Plan, Scope, Template, Timestamp, load, matcher::Matcher};
 
+const TESTS: &str = include_str!("../../../playbooks/disk-filling-up.test.yaml");
 const FULL: &str = include_str!("fixtures/compromised-host.yaml");
 
 /// Pieces that mean something to one of the parsers.
@@ -98,6 +99,9 @@ fn everything(text: &str) {
             let _ = (diagnostics.to_string(), diagnostics.render(false));
         }
     }
+    if let Err(diagnostics) = stanch_playbook::load_tests("p.test.yaml", text) {
+        assert!(!diagnostics.list.is_empty(), "refused without a word: {text:?}");
+    }
     if let Ok(template) = Template::compile(text) {
         let _ = template.render(&scope);
     }
@@ -130,6 +134,20 @@ proptest! {
         let end = (at + length).min(bytes.len());
         bytes.splice(at..end, with.into_bytes());
         everything(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn a_damaged_test_file_is_survived(at in 0..TESTS.len(), length in 0usize..40, with in fragments()) {
+        let mut bytes = TESTS.as_bytes().to_vec();
+        let end = (at + length).min(bytes.len());
+        bytes.splice(at..end, with.into_bytes());
+        everything(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn a_duration_is_shown_as_it_is_read(millis in 0..10 * 365 * 86_400_000u64) {
+        let duration = Duration::from_millis(millis);
+        prop_assert_eq!(stanch_playbook::parse_duration(&stanch_playbook::time::shown_duration(duration)).unwrap(), duration);
     }
 
     #[test]

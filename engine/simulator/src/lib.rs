@@ -9,6 +9,7 @@ mod check;
 pub mod coverage;
 pub mod explain;
 pub mod foresee;
+pub mod replay;
 pub mod shown;
 pub mod stage;
 pub mod stimulus;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{stanch, stanch_reading};
+use crate::support::{self, Engine, stanch, stanch_reading};
 
 const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: true}}\n\
     triggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"', 'env=~\"prod|stage\"'], if: \"alert.labels.host != 'x'\"}\n    \
@@ -241,4 +241,69 @@ fn the_shipped_playbooks_have_no_warnings() {
     let playbooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks");
     let checked = stanch(&["validate", playbooks.to_str().unwrap(), "--deny-warnings"]);
     assert_eq!(checked.exit, 0, "{}", checked.out);
+}
+
+#[test]
+fn what_comes_in_is_captured_and_what_was_recorded_is_played_again() {
+    let mut engine = Engine::start(&["good.yaml"]);
+    let captured = engine.path("captured.json");
+    let (mut capture, _) =
+        engine.follow(&["events", "capture", "--matcher", "host=a", "--output", &captured, "--timeout", "30s"]);
+    let alert = |host: &str, status: &str, ends: &str| {
+        serde_json::json!({"alerts": [{"status": status, "labels": {"alertname": "Good", "host": host},
+            "startsAt": "2026-11-21T01:00:00Z", "endsAt": ends}]})
+        .to_string()
+    };
+    // The first ones may come before it listens; each is another alert to the engine.
+    for attempt in 0..100 {
+        engine.stanch_reading(&["emit", "-"], &alert(&format!("other-{attempt}"), "firing", ""));
+        let body = alert("a", "firing", "").replace("\"Good\"", &format!("\"Good{attempt}\""));
+        engine.stanch_reading(&["emit", "-"], &body);
+        if capture.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(capture.wait().unwrap().code(), Some(0));
+    let body: Value = serde_json::from_str(&std::fs::read_to_string(&captured).unwrap()).unwrap();
+    assert_eq!((&body["version"], &body["alerts"][0]["labels"]["host"]), (&"4".into(), &"a".into()), "{body:#}");
+    let late = engine.stanch(&["events", "capture", "--subject", "a.b", "--timeout", "50ms"]);
+    assert_eq!((late.exit, late.err.contains("nothing that is wanted came in")), (3, true), "{}", late.err);
+    assert_eq!(engine.stanch(&["events", "capture", "--matcher", "="]).exit, 2);
+
+    engine.stanch_reading(&["emit", "-"], &alert("z", "firing", ""));
+    engine.stanch_reading(&["emit", "-"], &alert("z", "resolved", "2026-11-21T01:30:00Z"));
+    let run = engine.stanch(&["run", "good", "--wait", "30s"]);
+    assert_eq!(run.exit, 0, "{}", run.err);
+    let export = engine.path("trail.jsonl");
+    assert_eq!(engine.stanch(&["audit", "export", "--output", &export]).exit, 0);
+    engine.terminate();
+    let playbooks = engine.path("playbooks");
+    for source in [export, engine.data()] {
+        let same = stanch(&["test", "--replay", &source, "--playbooks", &playbooks]);
+        assert_eq!((same.exit, same.out.contains("all would go as they did")), (0, true), "{}{}", same.out, same.err);
+        let good = std::fs::read_to_string(support::fixture("good.yaml")).unwrap();
+        let edited = home(&[("good.yaml", &good.replace("look at", "look hard at"))]);
+        let other = stanch(&["test", "--replay", &source, "--playbooks", &path(&edited, "")]);
+        let expected = "detect.look with.message: was \"look at db-01\", would be \"look hard at db-01\"";
+        assert_eq!((other.exit, other.out.contains(expected)), (1, true), "{}{}", other.out, other.err);
+    }
+    let none = stanch(&["test", "--replay", &captured, "--playbooks", &playbooks]);
+    assert_eq!((none.exit, none.err.contains("no export")), (1, true), "{}", none.err);
+}
+
+#[test]
+fn the_examples_of_the_readme_hold() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let block = |holds: &str| {
+        let blocks = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.into_iter().find(|block| block.contains(holds)).unwrap().to_owned()
+    };
+    let home = home(&[("p.yaml", &block("playbook: instance-down\ndescription")), ("p.test.yaml", &block("tests:\n"))]);
+    let directory = path(&home, "");
+    let checked = stanch(&["validate", "--deny-warnings", &directory]);
+    assert_eq!(checked.exit, 0, "{}", checked.out);
+    let tested = stanch(&["test", &directory]);
+    assert_eq!(tested.exit, 0, "{}", tested.out);
 }

@@ -1,0 +1,435 @@
+//! Recorded runs again, with edited playbooks: what was known of the world stands, and what would change is told.
+//!
+//! The attempts of a step come out as they did, and take as long; people's answers and the ends of alerts come when they
+//! came. What was never tried is assumed to go well, and said to be an assumption.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use stanch_core::alert::{AlertChange, AlertKey, AlertStatus};
+use stanch_core::command::Target;
+use stanch_core::record::{Actor, Answer, Cause, Then};
+use stanch_core::run::{Run, StepState};
+use stanch_core::{
+    Assignment, AttemptId, Body, Command, IllegalTransition, Outcome, Record, Rejected, RunId, Settings, State,
+};
+use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
+
+use crate::shown::{difference, with_marks};
+use crate::stage::{Reply, Stage};
+use crate::stimulus::Stimulus;
+use crate::testing::plausible;
+use crate::{Restless, Simulation};
+
+/// A run that is over, as it was recorded.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The run with the states of its steps.
+    pub run: Arc<Run>,
+    /// The plan it had.
+    pub plan: Arc<Plan>,
+    settings: Settings,
+    attempts: HashMap<StepKey, Vec<Attempted>>,
+    order: Vec<StepKey>,
+    happened: Vec<(Timestamp, Happened)>,
+}
+
+/// One attempt with what it was given and how it came out.
+#[derive(Debug, Clone)]
+struct Attempted {
+    with: Arc<Value>,
+    env: Arc<Value>,
+    at: Timestamp,
+    came: Option<(Outcome, Timestamp)>,
+}
+
+/// What came from outside while the run was live.
+#[derive(Debug, Clone)]
+enum Happened {
+    Answered(StepKey, Answer, Actor),
+    Cancelled(Actor, String),
+    Fired(AlertChange),
+    Resolved(AlertKey, Option<Timestamp>),
+}
+
+/// The runs of a journal that are over, oldest first, from its first record on.
+///
+/// # Errors
+/// Where the records do not begin with the first one, or do not fold.
+pub fn recorded(records: impl IntoIterator<Item = Record>) -> Result<Vec<Recorded>, IllegalTransition> {
+    let mut state = State::default();
+    let mut live: BTreeMap<RunId, Recorded> = BTreeMap::new();
+    let mut over = Vec::new();
+    for record in records {
+        let finished = state.apply(&record)?.finished;
+        observe(&state, &record, &mut live);
+        if let Some(run) = finished
+            && let Some(recorded) = live.remove(&run.id)
+        {
+            over.push(Recorded { run, ..recorded });
+        }
+    }
+    Ok(over)
+}
+
+fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>) {
+    let at = record.time;
+    let finish = |live: &mut BTreeMap<RunId, Recorded>, attempt: &AttemptId, outcome: Outcome| {
+        let attempts = live.get_mut(&attempt.run).and_then(|of| of.attempts.get_mut(&attempt.step));
+        if let Some(last) = attempts.and_then(|attempts| attempts.last_mut()) {
+            last.came = Some((outcome, at));
+        }
+    };
+    match &record.body {
+        Body::RunStarted(body) => {
+            let (Some(run), Some(plan)) = (state.runs.get(&body.run), state.plan(body.plan)) else { return };
+            let recorded = Recorded {
+                run: Arc::clone(run),
+                plan: Arc::clone(plan),
+                settings: state.settings.clone(),
+                attempts: HashMap::new(),
+                order: Vec::new(),
+                happened: Vec::new(),
+            };
+            live.insert(body.run, recorded);
+        }
+        Body::AttemptScheduled(body) => {
+            let Some(of) = live.get_mut(&body.attempt.run) else { return };
+            of.begin(&body.attempt.step);
+            let attempt = Attempted { with: Arc::clone(&body.with), env: Arc::clone(&body.env), at, came: None };
+            of.attempts.entry(body.attempt.step.clone()).or_default().push(attempt);
+        }
+        Body::AttemptSucceeded(body) => {
+            finish(live, &body.attempt, Outcome::Succeeded { output: (*body.output).clone() })
+        }
+        Body::AttemptFailed(body) => {
+            let of = live.get(&body.attempt.run);
+            let most =
+                of.and_then(|of| Some(of.plan.steps[of.plan.step_index(&body.attempt.step)?].retry.max_attempts));
+            // It was tried again, or could not be any more; else the action had said that it would not help.
+            let again = matches!(body.then, Then::Retry { .. });
+            let retryable = again || most.is_none_or(|most| body.attempt.number >= most);
+            let outcome = Outcome::Failed {
+                error: body.error.to_string(),
+                output: body.output.as_deref().cloned(),
+                retry_after: None,
+                retryable,
+            };
+            finish(live, &body.attempt, outcome);
+        }
+        Body::AttemptUnknown(body) => finish(live, &body.attempt, Outcome::Unknown { reason: body.reason.to_string() }),
+        Body::StepWaiting(body) => {
+            if let Some(of) = live.get_mut(&body.run) {
+                of.begin(&body.step);
+            }
+        }
+        Body::StepAnswered(body) => {
+            if let Some(of) = live.get_mut(&body.run) {
+                let answered = Happened::Answered(body.step.clone(), body.answer, record.actor.clone());
+                of.happened.push((at, answered));
+            }
+        }
+        Body::RunCancelRequested(body) => {
+            if let Some(of) = live.get_mut(&body.run) {
+                of.happened.push((at, Happened::Cancelled(record.actor.clone(), body.reason.clone())));
+            }
+        }
+        Body::AlertFired(body) => {
+            let change = AlertChange { alert: Arc::clone(&body.alert), status: AlertStatus::Firing };
+            for of in live.values_mut().filter(|of| of.has_alert(state, &body.alert.key)) {
+                of.happened.push((at, Happened::Fired(change.clone())));
+            }
+        }
+        Body::AlertResolved(body) => {
+            for of in live.values_mut().filter(|of| of.has_alert(state, &body.alert)) {
+                of.happened.push((at, Happened::Resolved(body.alert.clone(), body.ends_at)));
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Recorded {
+    fn begin(&mut self, step: &StepKey) {
+        if !self.order.contains(step) {
+            self.order.push(step.clone());
+        }
+    }
+
+    /// Whether an alert belongs to the run's incident.
+    fn has_alert(&self, state: &State, key: &AlertKey) -> bool {
+        let incident = state.incidents.get(&self.run.incident);
+        incident.is_some_and(|incident| incident.alerts.iter().any(|(alert, _)| alert == key))
+    }
+
+    fn stimulus(&self) -> Stimulus {
+        let Cause { event, alerts } = &self.run.cause;
+        if !alerts.is_empty() {
+            let firing = |alert: &Arc<_>| AlertChange { alert: Arc::clone(alert), status: AlertStatus::Firing };
+            return Stimulus::Alerts(alerts.iter().map(firing).collect());
+        }
+        let target = match (event.tick(), event.data.as_object()) {
+            (Some((playbook, trigger, _)), _) => Target::Trigger { playbook, trigger },
+            (None, Some(inputs)) if &*event.source == "api" => {
+                Target::Playbook { playbook: self.run.playbook.clone(), inputs: inputs.clone() }
+            }
+            _ => Target::Subject(event.subject.as_deref().unwrap_or_default().to_owned()),
+        };
+        Stimulus::Event(Arc::clone(event), target)
+    }
+}
+
+/// Something that would be otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// There is no such playbook any more.
+    Gone(PlaybookName),
+    /// No run would start.
+    NotStarted(String),
+    /// The run would not come to rest.
+    Restless,
+    /// Something was one thing and would be another.
+    Differs {
+        /// What: `run`, `order`, `inputs.x`, a step, or a part of a step's request.
+        what: String,
+        /// As it was recorded.
+        was: String,
+        /// As it would be.
+        would_be: String,
+        /// Whether that rests on an attempt of which there is no recording.
+        assumed: bool,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone(playbook) => write!(f, "the playbook {playbook} is not there any more"),
+            Self::NotStarted(why) => write!(f, "no run would start: {why}"),
+            Self::Restless => write!(f, "the run would not come to rest"),
+            Self::Differs { what, was, would_be, assumed } => {
+                write!(f, "{what}: was {was}, would be {would_be}")?;
+                if *assumed { write!(f, " (never tried; assumed to go well)") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// What would be otherwise, were the recorded run to happen with these playbooks.
+#[must_use]
+pub fn replay(recorded: &Recorded, plans: &[Arc<Plan>]) -> Vec<Change> {
+    let Some(plan) = plans.iter().find(|plan| plan.name == recorded.run.playbook) else {
+        return vec![Change::Gone(recorded.run.playbook.clone())];
+    };
+    let start = recorded.run.started_at;
+    let simulation = Simulation::starting_at(vec![Arc::clone(plan)], recorded.settings.clone(), start);
+    let mut stage = Stage::new(simulation, outcomes(recorded));
+    let refused = match stage.simulation.command(recorded.stimulus().command()) {
+        Ok(_) => None,
+        Err(rejected) => Some(rejected.to_string()),
+    };
+    let Some(run) = started(&stage.simulation) else {
+        let letter = stage.simulation.records.iter().find_map(|record| match &record.body {
+            Body::DeadLettered(body) => Some(body.letter.reason.clone()),
+            _ => None,
+        });
+        return vec![Change::NotStarted(refused.or(letter).unwrap_or_else(|| "no trigger takes the event".to_owned()))];
+    };
+    match play(&mut stage, recorded, run) {
+        Ok(()) => changes(recorded, plan, &stage.simulation, run),
+        Err(Restless) => vec![Change::Restless],
+    }
+}
+
+fn started(simulation: &Simulation) -> Option<RunId> {
+    simulation.records.iter().find_map(|record| match &record.body {
+        Body::RunStarted(body) => Some(body.run),
+        _ => None,
+    })
+}
+
+/// Attempts come out as they were recorded; the last outcome repeats.
+fn outcomes(recorded: &Recorded) -> impl FnMut(&Assignment) -> Reply + '_ {
+    let mut made: HashMap<StepKey, usize> = HashMap::new();
+    move |assignment| {
+        let step = &assignment.attempt.step;
+        let number = made.entry(step.clone()).or_default();
+        let attempts = recorded.attempts_of(step);
+        let known = attempts.get((*number).min(attempts.len().saturating_sub(1)));
+        *number += 1;
+        match known.and_then(|one| one.came.as_ref().map(|(outcome, came)| (outcome, came.since(one.at)))) {
+            Some((outcome, takes)) => Reply { outcome: outcome.clone(), takes: takes.min(assignment.timeout) },
+            None => Reply {
+                outcome: Outcome::Succeeded { output: plausible(assignment.action.as_str()) },
+                takes: Duration::ZERO,
+            },
+        }
+    }
+}
+
+impl Recorded {
+    /// The attempts of a step, also where it has moved to another phase since.
+    fn attempts_of(&self, step: &StepKey) -> &[Attempted] {
+        let same_name = || self.attempts.iter().find(|(other, _)| name(other) == name(step)).map(|(_, of)| of);
+        self.attempts.get(step).or_else(same_name).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn name(step: &StepKey) -> &str {
+    step.as_str().split_once('.').map_or(step.as_str(), |(_, name)| name)
+}
+
+/// Lets happen what happened, when it did; an answer waits until its step asks for it.
+fn play(stage: &mut Stage<'_>, recorded: &Recorded, run: RunId) -> Result<(), Restless> {
+    let mut answers: Vec<(StepKey, Answer, Actor)> = Vec::new();
+    let mut rest = recorded.happened.iter();
+    loop {
+        let next = rest.next();
+        stage.play(next.map(|(at, _)| *at))?;
+        while give_answer(&mut stage.simulation, run, &mut answers) {
+            stage.play(next.map(|(at, _)| *at))?;
+        }
+        let Some((_, happened)) = next else { return Ok(()) };
+        let command = match happened {
+            Happened::Answered(step, answer, actor) => {
+                answers.push((step.clone(), *answer, actor.clone()));
+                give_answer(&mut stage.simulation, run, &mut answers);
+                continue;
+            }
+            Happened::Cancelled(actor, reason) => {
+                Command::CancelRun { actor: actor.clone(), run, reason: reason.clone() }
+            }
+            Happened::Fired(change) => Command::ReceiveAlerts { actor: Actor::engine(), changes: vec![change.clone()] },
+            Happened::Resolved(key, ends_at) => {
+                let joined = recorded.happened.iter().filter_map(|(_, happened)| match happened {
+                    Happened::Fired(change) => Some(&change.alert),
+                    Happened::Answered(..) | Happened::Cancelled(..) | Happened::Resolved(..) => None,
+                });
+                let mut alerts = recorded.run.cause.alerts.iter().chain(joined);
+                let Some(alert) = alerts.find(|alert| alert.key == *key) else { continue };
+                let status = AlertStatus::Resolved { ends_at: *ends_at };
+                let change = AlertChange { alert: Arc::clone(alert), status };
+                Command::ReceiveAlerts { actor: Actor::engine(), changes: vec![change] }
+            }
+        };
+        // A run that ended earlier than it did has no use for what came later.
+        stage.simulation.command(command).ok();
+    }
+}
+
+/// Gives the first answer that a step waits for; says whether there was one.
+fn give_answer(simulation: &mut Simulation, run: RunId, answers: &mut Vec<(StepKey, Answer, Actor)>) -> bool {
+    for index in 0..answers.len() {
+        let (step, answer, actor) = answers[index].clone();
+        let Some(key) = key_of(simulation, run, &step) else { continue };
+        let command = Command::AnswerStep { actor, run, step: key, answer, note: String::new() };
+        match simulation.command(command) {
+            Ok(_) => {
+                answers.remove(index);
+                return true;
+            }
+            Err(Rejected::NotUnknown { .. } | Rejected::UnknownRun(_) | Rejected::UnknownStep(_)) => {}
+            Err(_) => {}
+        }
+    }
+    false
+}
+
+/// The step as the run's plan has it now, which may stand in another phase.
+fn key_of(simulation: &Simulation, run: RunId, step: &StepKey) -> Option<StepKey> {
+    let plan = simulation.state.plan(simulation.run(run)?.plan)?;
+    plan.steps.iter().map(|of| &of.key).find(|key| name(key) == name(step)).cloned()
+}
+
+fn changes(recorded: &Recorded, plan: &Plan, simulation: &Simulation, id: RunId) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let Some(run) = simulation.run(id) else { return changes };
+    let mut differs = |what: String, was: String, would_be: String, assumed: bool| {
+        if was != would_be {
+            changes.push(Change::Differs { what, was, would_be, assumed });
+        }
+    };
+    differs("run".to_owned(), recorded.run.state().to_owned(), run.state().to_owned(), false);
+    compare("inputs", &recorded.run.inputs, &run.inputs, &mut differs);
+    let old_step = |name: &str| recorded.plan.steps.iter().position(|step| step.name == name);
+    for (of, step) in plan.steps.iter().zip(&run.steps) {
+        let assumed = recorded.attempts_of(&of.key).is_empty() && !step.attempts.is_empty();
+        let Some(old) = old_step(&of.name) else {
+            differs(of.key.to_string(), "not there".to_owned(), said(&step.state), assumed);
+            continue;
+        };
+        let before = &recorded.plan.steps[old];
+        differs(format!("phase of {}", of.name), before.phase.to_string(), of.phase.to_string(), false);
+        let was = &recorded.run.steps[old];
+        let unlike = was.state.as_str() != step.state.as_str();
+        if unlike {
+            differs(of.key.to_string(), said(&was.state), said(&step.state), assumed);
+        }
+        let attempts = |count: usize| if count == 1 { "1 attempt".to_owned() } else { format!("{count} attempts") };
+        if !was.attempts.is_empty() && !step.attempts.is_empty() {
+            let (was, now) = (was.attempts.len(), step.attempts.len());
+            differs(format!("attempts of {}", of.name), attempts(was), attempts(now), now > was);
+        }
+        let made = simulation.dispatched.iter().rev().find(|one| one.attempt.run == id && one.attempt.step == of.key);
+        let (Some(old), Some(new)) = (recorded.attempts_of(&of.key).last(), made) else { continue };
+        let same_ids = |value: &Value| {
+            let text = with_marks(value).to_string();
+            let text = text.replace(&recorded.run.id.to_string(), &id.to_string());
+            let text = text.replace(&recorded.run.incident.to_string(), &run.incident.to_string());
+            serde_json::from_str::<Value>(&text).unwrap_or_default()
+        };
+        for (part, old, new) in [("with", &old.with, &new.with), ("env", &old.env, &new.env)] {
+            compare(&format!("{} {part}", of.key), &same_ids(old), &with_marks(new), &mut differs);
+        }
+    }
+    for old in &recorded.plan.steps {
+        if !plan.steps.iter().any(|step| step.name == old.name) {
+            let was =
+                recorded.plan.step_index(&old.key).map_or("not there", |at| recorded.run.steps[at].state.as_str());
+            differs(old.key.to_string(), was.to_owned(), "not there".to_owned(), false);
+        }
+    }
+    order(recorded, simulation, id, &mut differs);
+    changes
+}
+
+/// The order in which those steps begin that began both then and now.
+fn order(
+    recorded: &Recorded,
+    simulation: &Simulation,
+    id: RunId,
+    differs: &mut dyn FnMut(String, String, String, bool),
+) {
+    let mut now: Vec<&str> = Vec::new();
+    for record in &simulation.records {
+        let step = match &record.body {
+            Body::AttemptScheduled(body) if body.attempt.run == id => name(&body.attempt.step),
+            Body::StepWaiting(body) if body.run == id => name(&body.step),
+            _ => continue,
+        };
+        if !now.contains(&step) {
+            now.push(step);
+        }
+    }
+    let then: Vec<&str> = recorded.order.iter().map(name).filter(|step| now.contains(step)).collect();
+    now.retain(|step| then.contains(step));
+    differs("order".to_owned(), then.join(", "), now.join(", "), false);
+}
+
+fn said(state: &StepState) -> String {
+    let why = state.error().map(|error| format!(" ({error})")).unwrap_or_default();
+    format!("{}{why}", state.as_str())
+}
+
+/// Every first difference, both ways: what is no longer there counts too.
+fn compare(what: &str, was: &Value, now: &Value, differs: &mut dyn FnMut(String, String, String, bool)) {
+    let there = |value: Option<Value>| value.map_or_else(|| "not there".to_owned(), |value| value.to_string());
+    if let Some(found) = difference(was, now) {
+        differs(format!("{what}{}", found.place), found.wanted.to_string(), there(found.seen), false);
+    } else if let Some(found) = difference(now, was) {
+        differs(format!("{what}{}", found.place), there(found.seen), found.wanted.to_string(), false);
+    }
+}
