@@ -123,6 +123,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     Ok(Duration::from_millis(millis))
 }
 
+/// A duration as people say it: `2 min`, `1.5 s`.
+#[must_use]
+pub fn said_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        _ if !millis.is_multiple_of(1000) => format!("{:.1} s", duration.as_secs_f64()),
+        _ => match duration.as_secs() {
+            seconds if seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
+            seconds if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+            seconds => format!("{seconds} s"),
+        },
+    }
+}
+
 /// A duration as the language writes it: `500ms`, `30s`, `1h30m`, `7d`; `0s` for none. Parts of a millisecond are left out.
 #[must_use]
 pub fn shown_duration(duration: Duration) -> String {

@@ -110,6 +110,19 @@ fn an_event_may_come_from_a_file_and_be_refused() {
 }
 
 #[test]
+fn playbooks_may_lie_elsewhere() {
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    std::fs::create_dir(home.path().join("tests")).unwrap();
+    let test = test_of("{inputs: {host: a}}", "    expect: {run: succeeded}\n");
+    let file = path(&home, "tests/p.test.yaml");
+    for (playbooks, exit) in [("..", 0), ("[../p.yaml]", 0), ("[../q.yaml]", 1), (".", 1)] {
+        std::fs::write(&file, format!("playbooks: {playbooks}\n{test}")).unwrap();
+        let tested = stanch(&["test", &file]);
+        assert_eq!(tested.exit, exit, "{playbooks}: {}{}", tested.out, tested.err);
+    }
+}
+
+#[test]
 fn a_test_of_a_playbook_with_errors_says_so() {
     let broken = PLAYBOOK.replace("uses: exec", "uses: exce");
     let test = test_of("{inputs: {host: a}}", "    expect: {run: succeeded}\n");
