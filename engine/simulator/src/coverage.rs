@@ -169,6 +169,30 @@ fn reached(body: &Body) -> Option<(RunId, &StepKey, &'static [Way])> {
             Ending::Failed | Ending::Tolerated => (body.run, &body.step, &[Way::Fails]),
             Ending::Blocked | Ending::Cancelled => return None,
         },
-        _ => return None,
+        Body::EngineStarted(_)
+        | Body::EngineStopped(_)
+        | Body::PlaybookLoaded(_)
+        | Body::PlaybookRemoved(_)
+        | Body::AlertFired(_)
+        | Body::AlertResolved(_)
+        | Body::EventReceived(_)
+        | Body::DeadLettered(_)
+        | Body::DeadLetterReplayed(_)
+        | Body::IncidentOpened(_)
+        | Body::IncidentJoined(_)
+        | Body::IncidentSettling(_)
+        | Body::IncidentReopened(_)
+        | Body::IncidentAcknowledged(_)
+        | Body::IncidentResolved(_)
+        | Body::RunStarted(_)
+        | Body::RunReleased(_)
+        | Body::RunCancelRequested(_)
+        | Body::RunFinished(_)
+        | Body::AttemptSucceeded(_)
+        | Body::AttemptFailed(_)
+        | Body::AttemptLate(_)
+        | Body::StepWoken(_)
+        | Body::StepAnswered(_)
+        | Body::Redacted(_) => return None,
     })
 }

@@ -1,4 +1,6 @@
-//! An engine on a virtual clock with mocked actions: the core alone, without its shell.
+//! An engine on a virtual clock with mocked actions: the core alone, without its shell. In reading order: a [`Simulation`]
+//! decides, a [`stage::Stage`] lets its attempts take time, a [`stimulus::Stimulus`] is what comes in. On these stand the tools
+//! for authors: [`testing`] and [`coverage`], [`explain`], [`foresee`], [`replay`], which compare values by [`shown`].
 //!
 //! Whoever drives it says how attempts come out; time moves only where nothing else is left to do. With
 //! [`Simulation::checking`] every decision is held against the invariants of the core.

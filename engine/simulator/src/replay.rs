@@ -148,7 +148,26 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>)
                 of.happened.push((at, Happened::Resolved(body.alert.clone(), body.ends_at)));
             }
         }
-        _ => {}
+        // What the engine itself made of these is made again.
+        Body::EngineStarted(_)
+        | Body::EngineStopped(_)
+        | Body::PlaybookLoaded(_)
+        | Body::PlaybookRemoved(_)
+        | Body::EventReceived(_)
+        | Body::DeadLettered(_)
+        | Body::DeadLetterReplayed(_)
+        | Body::IncidentOpened(_)
+        | Body::IncidentJoined(_)
+        | Body::IncidentSettling(_)
+        | Body::IncidentReopened(_)
+        | Body::IncidentAcknowledged(_)
+        | Body::IncidentResolved(_)
+        | Body::RunReleased(_)
+        | Body::RunFinished(_)
+        | Body::AttemptLate(_)
+        | Body::StepWoken(_)
+        | Body::StepEnded(_)
+        | Body::Redacted(_) => {}
     }
 }
 

@@ -110,6 +110,20 @@ fn an_event_may_come_from_a_file_and_be_refused() {
 }
 
 #[test]
+fn an_alert_that_fires_later_is_the_first_one_with_other_labels() {
+    let alert = |host: &str| format!("{{labels: {{alertname: Down, env: prod, host: {host}}}}}");
+    let test = test_of(
+        &format!("{{alerts: [{}, {}]}}", alert("b"), alert("a")),
+        "    then:\n      - {at: 1s, expect: {runs: 2}}\n      - {at: 2s, fire: {host: c}, expect: {runs: 3, inputs: {host: c}}}\n      \
+         - {at: 3m, resolve: true}\n      - {at: 1h, fire: true}\n      - {at: 1h1s, resolve: true}\n    \
+         expect: {runs: 4, run: succeeded, inputs: {host: b}, incident: resolved}\n",
+    );
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
+
+#[test]
 fn playbooks_may_lie_elsewhere() {
     let home = home(&[("p.yaml", PLAYBOOK)]);
     std::fs::create_dir(home.path().join("tests")).unwrap();
