@@ -11,7 +11,7 @@ const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: tru
     key: \"down/{{ alert.labels.host }}\"\n    inputs: {host: alert.labels.host}\n\
     detect:\n  probe:\n    uses: http\n    with: {url: \"http://{{ inputs.host }}/\", headers: {A: \"Bearer {{ secrets.edr }}\"}}\n    continue_on_error: true\n    \
     outputs: {up: \"result.status == 200\"}\n\
-    contain:\n  restart:\n    if: \"steps.probe.state != 'succeeded'\"\n    uses: exec\n    with: {argv: [./restart.sh, \"{{ inputs.host }}\"]}\n\
+    contain:\n  restart:\n    if: \"steps.probe.state != 'succeeded'\"\n    uses: exec\n    with: {argv: [./restart.sh, \"{{ inputs.host }}\"]}\n    env: {WHERE: \"{{ inputs.host }}, {{ steps.probe.state }}\"}\n\
     recover:\n  quiet: {uses: wait, with: {for: resolved, settle: 5m}, timeout: 4h}\n";
 
 /// A directory with these files.
@@ -123,6 +123,29 @@ fn an_alert_that_fires_later_is_the_first_one_with_other_labels() {
     assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
 }
 
+/// Seconds where the work is a fraction of one, so that a busy machine does not fail it.
+#[test]
+fn a_thousand_tests_take_no_time() {
+    let one = |number: usize| {
+        test_of(DOWN, "    mocks: {probe: {fails: no}}\n    then: [{at: 1m, answer: {restart: succeeded}}, {at: 2m, resolve: true}]\n    expect: {run: succeeded}\n")
+            .replace("tests:\n", "")
+            .replace("name: it", &format!("name: t{number}"))
+    };
+    let files: Vec<(String, String)> = (0..4)
+        .map(|file| {
+            (format!("{file}.test.yaml"), (0..250).fold("tests:\n".to_owned(), |text, number| text + &one(number)))
+        })
+        .collect();
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    for (name, text) in files {
+        std::fs::write(home.path().join(name), text).unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!((tested.exit, tested.out.contains("✔ 1000 tests in ")), (0, true), "{}", tested.out);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn playbooks_may_lie_elsewhere() {
     let home = home(&[("p.yaml", PLAYBOOK)]);
@@ -193,6 +216,7 @@ fn plan_tells_what_is_known_beforehand_and_what_is_not() {
         "inputs    host = ",
         "headers: {\"A\":\"Bearer {{ secrets.edr }}\"}",
         "url: http://a",
+        "[2J, {{ steps.probe.state }}",
         "up to 3 attempts of at most 2m, after 0s to 1s, 0s to 2s; at most 6m3s in all",
         "steps.probe.state != 'succeeded': known once it runs",
         "side effects, not idempotent",
