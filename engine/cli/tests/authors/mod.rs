@@ -127,7 +127,7 @@ fn an_alert_that_fires_later_is_the_first_one_with_other_labels() {
 #[test]
 fn a_thousand_tests_take_no_time() {
     let one = |number: usize| {
-        test_of(DOWN, "    mocks: {probe: {fails: no}}\n    then: [{at: 1m, answer: {restart: succeeded}}, {at: 2m, resolve: true}]\n    expect: {run: succeeded}\n")
+        test_of(DOWN, "    mocks: {probe: {fails: x}, restart: {unknown: y}}\n    then: [{at: 1m, answer: {restart: succeeded}}, {at: 2m, resolve: true}]\n    expect: {run: succeeded}\n")
             .replace("tests:\n", "")
             .replace("name: it", &format!("name: t{number}"))
     };
