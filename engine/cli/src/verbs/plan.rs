@@ -50,13 +50,13 @@ fn by_hand(arguments: &Plan, plan: &stanch_playbook::Plan) -> Stimulus {
         kind: "stanch.run.requested".into(),
         time: now(),
         subject: Some(plan.name.as_str().into()),
-        data: Value::Null,
+        data: Value::Object(inputs.clone()),
     };
     Stimulus::Event(Arc::new(event), Target::Playbook { playbook: plan.name.clone(), inputs })
 }
 
 fn people(plan: &stanch_playbook::Plan, foresight: &Foresight) -> String {
-    let mut out = format!("{}", OUT.paint(Style::Bold, plan.name.as_str()));
+    let mut out = OUT.paint(Style::Bold, plan.name.as_str());
     if !plan.description.is_empty() {
         out.push_str(&format!("  {}", OUT.paint(Style::Dim, &inert(&plan.description))));
     }
