@@ -28,6 +28,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use stanch_core::attempt::standard_environment;
 use stanch_core::{Assignment, Outcome};
+use stanch_playbook::time::said_duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{sleep_until, timeout};
@@ -38,7 +39,6 @@ use crate::bound::Stream;
 use crate::mask::Mask;
 use crate::parameters::{Parameters, kind, scalar, text_or_json};
 use crate::warden::Warden;
-use crate::worker::shown;
 
 /// Between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -219,7 +219,7 @@ async fn attend(context: &Context, assignment: &Assignment, mut child: Child, st
                 () = &mut pipes, if open => open = false,
                 () = context.cancel.cancelled() => break Ending::Stopped("cancelled".to_owned()),
                 () = sleep_until(context.deadline) => {
-                    break Ending::Stopped(format!("timed out after {}", shown(assignment.timeout)));
+                    break Ending::Stopped(format!("timed out after {}", said_duration(assignment.timeout)));
                 }
             }
         };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use serde_json::Value;
 use stanch_core::{Assignment, Outcome};
+use stanch_playbook::time::said_duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +111,7 @@ impl Worker {
             }),
             () = cancelled_for(&cancel, grace) => stopped(&context, "cancelled"),
             () = tokio::time::sleep_until(deadline + grace) => {
-                stopped(&context, &format!("timed out after {}", shown(limit)))
+                stopped(&context, &format!("timed out after {}", said_duration(limit)))
             }
         };
         self.finished(outcome, action.keeps_artifacts())
@@ -163,18 +164,4 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
-}
-
-/// A duration as people say it: `2 min`, `1.5 s`.
-pub(crate) fn shown(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    match millis {
-        0..1000 => format!("{millis} ms"),
-        _ if !millis.is_multiple_of(1000) => format!("{:.1} s", duration.as_secs_f64()),
-        _ => match duration.as_secs() {
-            seconds if seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
-            seconds if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
-            seconds => format!("{seconds} s"),
-        },
-    }
 }

@@ -77,7 +77,7 @@ pub enum Command {
     /// Looks at what is in force and can be taken back, and acts on it
     #[command(subcommand)]
     Inforce(Inforce),
-    /// Looks at what came in and could not be read
+    /// Looks at what came in and could not be read, and captures what comes in
     #[command(subcommand)]
     Events(Events),
     /// Stops new steps with side effects, in all runs, until `unfreeze`
@@ -155,7 +155,7 @@ pub struct Test {
     /// Test files, and directories with some; the present directory unless given
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
-    /// Only tests whose file or name holds this text
+    /// Only tests whose file or name holds this text; of recorded runs, whose id or playbook does
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
     /// Shows every step and branch that no test reached
@@ -164,6 +164,13 @@ pub struct Test {
     /// Writes the results as JUnit XML too
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub junit: Option<PathBuf>,
+    /// Plays recorded runs again with the present playbooks instead, and says what would change: the data directory of a
+    /// stopped engine, or an export of its audit trail
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["paths", "coverage", "junit"], value_hint = ValueHint::AnyPath)]
+    pub replay: Option<PathBuf>,
+    /// Where the present playbooks lie, for --replay
+    #[arg(long, env = "STANCH_PLAYBOOKS", default_value = "playbooks", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub playbooks: PathBuf,
 }
 
 /// `stanch explain`
@@ -503,6 +510,21 @@ pub enum Events {
         /// How many at most
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
         limit: u16,
+    },
+    /// Writes the next alert or event that comes in, in the form that explain, plan and test read
+    Capture {
+        /// Only alerts that these matchers take, such as alertname="InstanceDown"; may be given several times
+        #[arg(long = "matcher", value_name = "MATCHER")]
+        matchers: Vec<String>,
+        /// Only events on this NATS subject; * and > as NATS has them
+        #[arg(long, value_name = "SUBJECT", conflicts_with = "matchers")]
+        subject: Option<String>,
+        /// Where to write; the standard output unless given
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+        /// How long to wait for it (30s, 5m); without end unless given
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        timeout: Option<Duration>,
     },
     /// Gives a dead letter to the engine again
     Replay {

@@ -1,10 +1,12 @@
 //! The binary `stanch`. [`cli`] is what can be typed, `verbs` has one file a verb, and what they share lies beside them:
-//! [`client`] (the engine's HTTP API), [`follow`], [`story`] and [`watch`] (a run as it happens), [`terminal`] and [`mod@format`] (what people
-//! see), [`failure`] (how a verb ends).
+//! [`client`] (the engine's HTTP API), [`cases`], [`capture`], [`replay`] and [`graph`] (what authors of playbooks use),
+//! [`follow`], [`story`] and [`watch`] (a run as it happens), [`terminal`] and [`mod@format`] (what people see), [`failure`]
+//! (how a verb ends).
 //!
 //! Absent: anything that an engine decides. Invariant: no text from outside reaches the terminal but through
 //! [`terminal::inert`].
 
+mod capture;
 mod cases;
 mod cli;
 mod client;
@@ -13,6 +15,7 @@ mod follow;
 mod format;
 mod graph;
 mod input;
+mod replay;
 mod signals;
 mod story;
 mod terminal;

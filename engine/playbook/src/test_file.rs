@@ -284,7 +284,20 @@ pub fn load_tests(file_name: &str, text: &str) -> Result<TestFile, Diagnostics> 
     let read = document::parse(text, &mut report).and_then(|root| check::test_file(text, &root, &mut report));
     match read.filter(|_| !report.has_errors()) {
         Some((playbooks, tests)) => Ok(TestFile { file: file_name.into(), source: Arc::from(text), playbooks, tests }),
-        None => Err(Diagnostics { list: report.into_list(), source: Arc::from(text) }),
+        None => {
+            let mut list = report.into_list();
+            for one in &mut list {
+                // The reader's own words are about playbooks.
+                match one.code {
+                    "empty" => one.message = "the file is empty; tests begin with: tests:".to_owned(),
+                    "several-documents" => {
+                        one.message = "a file holds one list of tests; this is a second document".to_owned();
+                    }
+                    _ => {}
+                }
+            }
+            Err(Diagnostics { list, source: Arc::from(text) })
+        }
     }
 }
 

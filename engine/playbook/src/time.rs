@@ -123,6 +123,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidDuration> {
     Ok(Duration::from_millis(millis))
 }
 
+/// A duration as people say it: `2 min`, `1.5 s`.
+#[must_use]
+pub fn said_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        _ if !millis.is_multiple_of(1000) => format!("{:.1} s", duration.as_secs_f64()),
+        _ => match duration.as_secs() {
+            seconds if seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
+            seconds if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+            seconds => format!("{seconds} s"),
+        },
+    }
+}
+
 /// A duration as the language writes it: `500ms`, `30s`, `1h30m`, `7d`; `0s` for none. Parts of a millisecond are left out.
 #[must_use]
 pub fn shown_duration(duration: Duration) -> String {
@@ -218,23 +233,6 @@ pub mod optional_millis {
     /// The deserializer's.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
-    }
-}
-
-/// A duration as the language writes it: `90s`, `5m`, `8h`.
-#[derive(Debug, Clone, Copy)]
-pub struct Spoken(pub Duration);
-
-impl fmt::Display for Spoken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = millis(self.0);
-        match millis {
-            0 => f.write_str("0s"),
-            _ if millis.is_multiple_of(3_600_000) => write!(f, "{}h", millis / 3_600_000),
-            _ if millis.is_multiple_of(60_000) => write!(f, "{}m", millis / 60_000),
-            _ if millis.is_multiple_of(1_000) => write!(f, "{}s", millis / 1_000),
-            _ => write!(f, "{millis}ms"),
-        }
     }
 }
 

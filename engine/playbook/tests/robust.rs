@@ -12,6 +12,7 @@ use stanch_playbook::{
     reference,
 };
 
+const TESTS: &str = include_str!("../../../playbooks/disk-filling-up.test.yaml");
 const FULL: &str = include_str!("fixtures/compromised-host.yaml");
 
 /// Real documents of every form, to be damaged.
@@ -280,6 +281,9 @@ fn everything(text: &str) {
     if let Err(diagnostics) = CATALOGUE.clone().load("d.yaml", text) {
         shown(&diagnostics, text);
     }
+    if let Err(diagnostics) = stanch_playbook::load_tests("p.test.yaml", text) {
+        shown(&diagnostics, text);
+    }
     assert!(start.elapsed() < Duration::from_secs(30), "took {:?}: {text:?}", start.elapsed());
     if let Ok(template) = Template::compile(text) {
         let _ = template.render(&scope);
@@ -339,6 +343,20 @@ proptest! {
                 let _ = expression.evaluate(&scope);
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_test_file_is_survived(at in 0..TESTS.len(), length in 0usize..40, with in fragments()) {
+        let mut bytes = TESTS.as_bytes().to_vec();
+        let end = (at + length).min(bytes.len());
+        bytes.splice(at..end, with.into_bytes());
+        everything(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn a_duration_is_shown_as_it_is_read(millis in 0..10 * 365 * 86_400_000u64) {
+        let duration = Duration::from_millis(millis);
+        prop_assert_eq!(stanch_playbook::parse_duration(&stanch_playbook::time::shown_duration(duration)).unwrap(), duration);
     }
 
     #[test]

@@ -63,6 +63,8 @@ fn every_mistake_has_its_place_and_remedy() {
         assert!(found.contains(expected), "{rest}: {found}");
     }
     for (text, expected) in [
+        ("", "the file is empty; tests begin with: tests:"),
+        ("tests: []\n---\ntests: []\n", "this is a second document"),
         ("tests: {}\n", "tests must be a list"),
         ("a: 1\n", "a test file holds tests"),
         ("tests:\n  - {name: n}\n", "the test has no event"),

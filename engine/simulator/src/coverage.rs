@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use stanch_core::record::{Ending, Then};
+use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::record::{Ending, Then, Verdict};
 use stanch_core::{Body, Record, RunId};
 use stanch_playbook::plan::OnUnknown;
 use stanch_playbook::{Plan, PlaybookName, StepKey, Uses};
@@ -24,6 +25,10 @@ pub enum Way {
     Retries,
     /// Nobody knows whether it happened.
     Unknown,
+    /// People say no.
+    Denied,
+    /// What it did is taken back.
+    TakenBack,
 }
 
 impl fmt::Display for Way {
@@ -35,6 +40,8 @@ impl fmt::Display for Way {
             Self::Fails => "fails",
             Self::Retries => "is tried again",
             Self::Unknown => "is unknown",
+            Self::Denied => "is denied",
+            Self::TakenBack => "is taken back",
         })
     }
 }
@@ -137,44 +144,106 @@ fn ways(plan: &Plan) -> Vec<(usize, Way)> {
         // A line of the log is written; there is nothing to test.
         let (action, wait) = match &step.uses {
             Uses::Action(call) => (call.action.as_str() != "log", false),
-            Uses::Wait(_) | Uses::Approval(_) | Uses::Playbook { .. } | Uses::Undo { .. } => (false, true),
+            Uses::Wait(_) => (false, step.timeout.is_some()),
+            Uses::Playbook { .. } => (false, true),
+            Uses::Approval(_) | Uses::Undo { .. } => (false, false),
         };
         can(Way::Starts, true);
         can(Way::IfTrue, step.condition.is_some());
         can(Way::IfFalse, step.condition.is_some());
-        can(Way::Fails, action || (wait && step.timeout.is_some()));
+        can(Way::Fails, action || wait);
         can(Way::Retries, action && step.policy.retry.max_attempts > 1);
         can(Way::Unknown, action && step.policy.on_unknown != OnUnknown::Retry);
+        can(Way::Denied, matches!(step.uses, Uses::Approval(_)));
+        can(Way::TakenBack, step.undo.is_some());
     }
     ways
 }
 
 /// The ways that a record shows to have been taken.
 fn reached(body: &Body) -> Option<(RunId, &StepKey, &'static [Way])> {
+    const STARTS: &[Way] = &[Way::Starts, Way::IfTrue];
     Some(match body {
         Body::AttemptScheduled(body) => {
             let again = body.attempt.number > 1 || body.attempt.generation > 0;
-            let ways: &[Way] =
-                if again { &[Way::Starts, Way::IfTrue, Way::Retries] } else { &[Way::Starts, Way::IfTrue] };
+            let ways: &[Way] = match body.attempt.purpose {
+                Purpose::Do if again => &[Way::Starts, Way::IfTrue, Way::Retries],
+                Purpose::Do => STARTS,
+                Purpose::Undo => &[Way::TakenBack],
+                Purpose::Verify => return None,
+            };
             (body.attempt.run, &body.attempt.step, ways)
         }
-        Body::StepWaiting(body) => (body.run, &body.step, &[Way::Starts, Way::IfTrue]),
-        Body::AttemptSucceeded(body) if ends_badly(body.unsettled.as_ref().map(|one| one.then)) => {
+        Body::StepWaiting(body) => (body.run, &body.step, STARTS),
+        Body::ItemsStarted(body) => (body.run, &body.step, STARTS),
+        Body::ApprovalRequested(body) => (body.run, &body.step, STARTS),
+        Body::ApprovalDecided(body) if body.verdict == Verdict::Denied => (body.run, &body.step, &[Way::Denied]),
+        Body::AttemptSucceeded(body) if fails(body.unsettled.as_ref().map(|of| of.then), &body.attempt) => {
             (body.attempt.run, &body.attempt.step, &[Way::Fails])
         }
-        Body::AttemptFailed(body) if matches!(body.then, Then::Fail | Then::Tolerate) => {
+        Body::AttemptFailed(body) if fails(Some(body.then), &body.attempt) => {
             (body.attempt.run, &body.attempt.step, &[Way::Fails])
         }
-        Body::AttemptUnknown(body) => (body.attempt.run, &body.attempt.step, &[Way::Unknown]),
+        Body::AttemptUnknown(body) if body.attempt.purpose == Purpose::Do => {
+            (body.attempt.run, &body.attempt.step, &[Way::Unknown])
+        }
+        Body::ItemsEnded(body) if body.failure.is_some() => (body.run, &body.step, &[Way::Fails]),
         Body::StepEnded(body) => match body.ending {
             Ending::Skipped => (body.run, &body.step, &[Way::IfFalse]),
             Ending::Failed | Ending::Tolerated => (body.run, &body.step, &[Way::Fails]),
             Ending::Blocked | Ending::Cancelled => return None,
         },
-        _ => return None,
+        Body::EngineStarted(_)
+        | Body::EngineStopped(_)
+        | Body::PlaybookLoaded(_)
+        | Body::PlaybookRemoved(_)
+        | Body::AlertFired(_)
+        | Body::AlertResolved(_)
+        | Body::EventReceived(_)
+        | Body::DeadLettered(_)
+        | Body::DeadLetterReplayed(_)
+        | Body::IncidentOpened(_)
+        | Body::IncidentJoined(_)
+        | Body::IncidentSettling(_)
+        | Body::IncidentReopened(_)
+        | Body::IncidentAcknowledged(_)
+        | Body::IncidentResolved(_)
+        | Body::RunStarted(_)
+        | Body::RunReleased(_)
+        | Body::RunCancelRequested(_)
+        | Body::RunFinished(_)
+        | Body::AttemptSucceeded(_)
+        | Body::AttemptFailed(_)
+        | Body::AttemptLate(_)
+        | Body::StepWoken(_)
+        | Body::StepAnswered(_)
+        | Body::AttemptUnknown(_)
+        | Body::ItemsEnded(_)
+        | Body::ContainmentStarted(_)
+        | Body::ContainmentExtended(_)
+        | Body::ContainmentEnded(_)
+        | Body::UndoRequested(_)
+        | Body::ApprovalDecided(_)
+        | Body::RunExtended(_)
+        | Body::RunHoldEnded(_)
+        | Body::RunRecovering(_)
+        | Body::IncidentSettled(_)
+        | Body::IncidentEscalated(_)
+        | Body::IncidentUpdateDue(_)
+        | Body::IncidentTaken(_)
+        | Body::IncidentNoted(_)
+        | Body::IncidentMerged(_)
+        | Body::PlaybookObserved(_)
+        | Body::Frozen(_)
+        | Body::Unfrozen(_)
+        | Body::MaintenancePlanned(_)
+        | Body::MaintenanceEnded(_)
+        | Body::WatchdogBarked(_)
+        | Body::Redacted(_) => return None,
     })
 }
 
-fn ends_badly(then: Option<Then>) -> bool {
-    matches!(then, Some(Then::Fail | Then::Tolerate))
+/// Whether a step is over after its attempt, and not well.
+fn fails(then: Option<Then>, attempt: &AttemptId) -> bool {
+    attempt.purpose != Purpose::Undo && matches!(then, Some(Then::Fail | Then::Tolerate))
 }

@@ -1,4 +1,6 @@
-//! An engine on a virtual clock with mocked actions: the core alone, without its shell.
+//! An engine on a virtual clock with mocked actions: the core alone, without its shell. In reading order: a [`Simulation`]
+//! decides, a [`stage::Stage`] lets its attempts take time, a [`stimulus::Stimulus`] is what comes in. On these stand the tools
+//! for authors: [`testing`] and [`coverage`], [`explain`], [`foresee`], [`replay`], which compare values by [`shown`].
 //!
 //! Whoever drives it says how attempts come out; time moves only where nothing else is left to do. With
 //! [`Simulation::checking`] every decision is held against the invariants of the core.
@@ -9,6 +11,7 @@ mod check;
 pub mod coverage;
 pub mod explain;
 pub mod foresee;
+pub mod replay;
 pub mod shown;
 pub mod stage;
 pub mod stimulus;
@@ -23,7 +26,7 @@ use stanch_core::run::Run;
 use stanch_core::{
     Assignment, Command, Effect, JournalId, Outcome, Receipt, Record, Rejected, RunId, Settings, State, decide,
 };
-use stanch_playbook::{Plan, Timestamp};
+use stanch_playbook::{Plan, Timestamp, Uses};
 
 pub use check::{BrokenInvariant, check_history, fold};
 
@@ -192,6 +195,22 @@ impl Simulation {
     pub fn run(&self, id: RunId) -> Option<&Arc<Run>> {
         self.state.runs.get(&id).or_else(|| self.finished.iter().find(|run| run.id == id))
     }
+}
+
+/// A playbook with those that it runs, and that these run, as far as they are there: what an engine needs for its runs.
+#[must_use]
+pub fn family(plan: &Arc<Plan>, plans: &[Arc<Plan>]) -> Vec<Arc<Plan>> {
+    let mut family = vec![Arc::clone(plan)];
+    let mut next = 0;
+    while let Some(of) = family.get(next).cloned() {
+        next += 1;
+        for step in &of.steps {
+            let Uses::Playbook { playbook, .. } = &step.uses else { continue };
+            let known = family.iter().any(|one| one.name == *playbook);
+            family.extend(plans.iter().find(|one| one.name == *playbook && !known).cloned());
+        }
+    }
+    family
 }
 
 /// An alert with these labels; its fingerprint is made of them.

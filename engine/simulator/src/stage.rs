@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stanch_core::attempt::AttemptId;
 use stanch_core::{Assignment, Command, Outcome};
-use stanch_playbook::time::shown_duration;
+use stanch_playbook::time::said_duration;
 use stanch_playbook::{Phase, Timestamp};
 
 use crate::{MOST, Restless, Simulation};
@@ -95,7 +95,7 @@ impl<'a> Stage<'a> {
             let Reply { mut outcome, mut takes } = (self.reply)(assignment);
             if takes > assignment.timeout {
                 takes = assignment.timeout;
-                outcome = Outcome::Unknown { reason: format!("timed out after {}", shown_duration(takes)) };
+                outcome = Outcome::Unknown { reason: format!("timed out after {}", said_duration(takes)) };
             }
             let due = simulation.now.plus(takes);
             self.under_way.push(UnderWay { due, attempt: assignment.attempt.clone(), outcome });

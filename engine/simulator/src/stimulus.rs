@@ -69,7 +69,8 @@ impl Stimulus {
                 Self::Event(Arc::new(Event::of_tick(&plan.name, trigger, now)), target)
             }
             EventSpec::Inputs(inputs) => {
-                let event = event("api", "stanch.run.requested", Some(plan.name.as_str()), Value::Null);
+                let event =
+                    event("api", "stanch.run.requested", Some(plan.name.as_str()), Value::Object(inputs.clone()));
                 Self::Event(event, Target::Playbook { playbook: plan.name.clone(), inputs: inputs.clone() })
             }
         })

@@ -104,6 +104,7 @@ pub fn run(engines: &mut Engines, plan: &Arc<Plan>, test: &TestCase, read: &dyn 
         plan,
         read,
         emitted: 0,
+        first: None,
         alerts: BTreeMap::new(),
         refusals: Vec::new(),
         may_be_refused: {
@@ -200,6 +201,8 @@ struct Tester<'a> {
     plan: &'a Arc<Plan>,
     read: &'a dyn Read,
     emitted: usize,
+    /// The first alert that came in.
+    first: Option<Arc<AlertSnapshot>>,
     /// Every alert that came in, and whether it fires.
     alerts: BTreeMap<AlertKey, (Arc<AlertSnapshot>, bool)>,
     /// Why people's requests were refused.
@@ -242,6 +245,7 @@ impl Tester<'_> {
         if let Stimulus::Alerts(changes) = stimulus {
             for change in changes {
                 let fires = change.status == AlertStatus::Firing;
+                self.first.get_or_insert_with(|| Arc::clone(&change.alert));
                 self.alerts.insert(change.alert.key.clone(), (Arc::clone(&change.alert), fires));
             }
         }
@@ -296,7 +300,7 @@ impl Tester<'_> {
                 ("then.resolve", Command::ReceiveAlerts { actor: Actor::source("test"), changes: chosen })
             }
             Happening::Fire(labels) => {
-                let Some((first, _)) = self.alerts.values().next() else {
+                let Some(first) = self.first.clone() else {
                     return self.fail(place, "then.fire", Some(at), "a test that begins with an alert", "it does not");
                 };
                 let spec = stanch_playbook::test_file::AlertSpec {

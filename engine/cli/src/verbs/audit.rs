@@ -60,7 +60,7 @@ async fn show(client: &Client, run: Option<String>, from: Option<u64>, limit: u6
 }
 
 /// The last record's sequence, as the engine's metrics have it.
-async fn head(client: &Client) -> Result<u64, Failure> {
+pub async fn head(client: &Client) -> Result<u64, Failure> {
     let response = client.send(client.request(Method::GET, "/metrics")).await?;
     let text = response.text().await.map_err(|error| client.lost(&error))?;
     let line = text.lines().find_map(|line| line.strip_prefix("stanch_journal_sequence "));
@@ -136,7 +136,7 @@ fn export_stopped(data_dir: &Path, output: Option<&Path>) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn unreadable(error: &ReadError) -> Failure {
+pub fn unreadable(error: &ReadError) -> Failure {
     Failure::new(inert(&causes(error)))
 }
 

@@ -1,10 +1,11 @@
-//! `stanch events`: what came in and could not be read.
+//! `stanch events`: what came in and could not be read, and what comes in next.
 
 use serde::Deserialize;
 use serde_json::json;
 use stanch_server::summary::DeadLetterSummary;
 
 use super::runs::{Page, read};
+use crate::capture;
 use crate::cli::Events;
 use crate::client::Client;
 use crate::failure::{Exit, Outcome};
@@ -43,6 +44,10 @@ pub async fn run(client: &Client, command: Events, format: Format) -> Outcome {
                 terminal::print(&show(&read(answer)?))?;
             }
             Ok(Exit::Done)
+        }
+        Events::Capture { matchers, subject, output, timeout } => {
+            let wanted = capture::Wanted::new(&matchers, subject)?;
+            capture::run(client, &wanted, output.as_deref(), timeout).await
         }
         Events::Replay { id } => {
             let id = client.whole_id("dead letter", LIST, &id).await?;

@@ -50,7 +50,7 @@ fn by_hand(arguments: &Plan, plan: &stanch_playbook::Plan) -> Stimulus {
         kind: "stanch.run.requested".into(),
         time: now(),
         subject: Some(plan.name.as_str().into()),
-        data: Value::Null,
+        data: Value::Object(inputs.clone()),
     };
     Stimulus::Event(Arc::new(event), Target::Playbook { playbook: plan.name.clone(), inputs })
 }

@@ -18,6 +18,7 @@ use crate::cases::{Beside, Shelves, named, playbooks_in};
 use crate::cli::Test;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::format::{self, Format};
+use crate::replay;
 use crate::terminal::{self, OUT, Style, inert};
 use crate::xml::escape;
 
@@ -32,6 +33,9 @@ struct FileReport {
 
 /// Runs the tests. Exits with 1 where one fails or a file cannot be used.
 pub fn run(arguments: &Test, format: Format) -> Outcome {
+    if let Some(recorded) = &arguments.replay {
+        return replay::run(recorded, &arguments.playbooks, arguments.filter.as_deref(), format);
+    }
     let started = Instant::now();
     let mut files = Vec::new();
     let here = [PathBuf::from(".")];

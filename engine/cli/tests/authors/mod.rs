@@ -4,14 +4,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{stanch, stanch_reading};
+use crate::support::{self, Engine, stanch, stanch_reading};
 
 const PLAYBOOK: &str = "playbook: p\ninputs: {host: {type: string, required: true}}\n\
     triggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"', 'env=~\"prod|stage\"'], if: \"alert.labels.host != 'x'\"}\n    \
     key: \"down/{{ alert.labels.host }}\"\n    inputs: {host: alert.labels.host}\n\
     detect:\n  probe:\n    uses: http\n    with: {url: \"http://{{ inputs.host }}/\", headers: {A: \"Bearer {{ secrets.edr }}\"}}\n    continue_on_error: true\n    \
     outputs: {up: \"result.status == 200\"}\n\
-    contain:\n  restart:\n    if: \"steps.probe.state != 'succeeded'\"\n    uses: exec\n    with: {argv: [./restart.sh, \"{{ inputs.host }}\"]}\n\
+    contain:\n  restart:\n    if: \"steps.probe.state != 'succeeded'\"\n    uses: exec\n    with: {argv: [./restart.sh, \"{{ inputs.host }}\"]}\n    env: {WHERE: \"{{ inputs.host }}, {{ steps.probe.state }}\"}\n\
     recover:\n  quiet: {uses: wait, with: {for: resolved, settle: 5m}, timeout: 4h}\n";
 
 /// A directory with these files.
@@ -110,6 +110,56 @@ fn an_event_may_come_from_a_file_and_be_refused() {
 }
 
 #[test]
+fn an_alert_that_fires_later_is_the_first_one_with_other_labels() {
+    let alert = |host: &str| format!("{{labels: {{alertname: Down, env: prod, host: {host}}}}}");
+    let test = test_of(
+        &format!("{{alerts: [{}, {}]}}", alert("b"), alert("a")),
+        "    then:\n      - {at: 1s, expect: {runs: 2}}\n      - {at: 2s, fire: {host: c}, expect: {runs: 3, inputs: {host: c}}}\n      \
+         - {at: 3m, resolve: true}\n      - {at: 1h, fire: true}\n      - {at: 1h1s, resolve: true}\n    \
+         expect: {runs: 4, run: succeeded, inputs: {host: b}, incident: resolved}\n",
+    );
+    let home = home(&[("p.yaml", PLAYBOOK), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
+
+/// Seconds where the work is a fraction of one, so that a busy machine does not fail it.
+#[test]
+fn a_thousand_tests_take_no_time() {
+    let one = |number: usize| {
+        test_of(DOWN, "    mocks: {probe: {fails: x}, restart: {unknown: y}}\n    then: [{at: 1m, answer: {restart: succeeded}}, {at: 2m, resolve: true}]\n    expect: {run: succeeded}\n")
+            .replace("tests:\n", "")
+            .replace("name: it", &format!("name: t{number}"))
+    };
+    let files: Vec<(String, String)> = (0..4)
+        .map(|file| {
+            (format!("{file}.test.yaml"), (0..250).fold("tests:\n".to_owned(), |text, number| text + &one(number)))
+        })
+        .collect();
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    for (name, text) in files {
+        std::fs::write(home.path().join(name), text).unwrap();
+    }
+    let begun = std::time::Instant::now();
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!((tested.exit, tested.out.contains("✔ 1000 tests in ")), (0, true), "{}", tested.out);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn playbooks_may_lie_elsewhere() {
+    let home = home(&[("p.yaml", PLAYBOOK)]);
+    std::fs::create_dir(home.path().join("tests")).unwrap();
+    let test = test_of("{inputs: {host: a}}", "    expect: {run: succeeded}\n");
+    let file = path(&home, "tests/p.test.yaml");
+    for (playbooks, exit) in [("..", 0), ("[../p.yaml]", 0), ("[../q.yaml]", 1), (".", 1)] {
+        std::fs::write(&file, format!("playbooks: {playbooks}\n{test}")).unwrap();
+        let tested = stanch(&["test", &file]);
+        assert_eq!(tested.exit, exit, "{playbooks}: {}{}", tested.out, tested.err);
+    }
+}
+
+#[test]
 fn a_test_of_a_playbook_with_errors_says_so() {
     let broken = PLAYBOOK.replace("uses: exec", "uses: exce");
     let test = test_of("{inputs: {host: a}}", "    expect: {run: succeeded}\n");
@@ -166,6 +216,7 @@ fn plan_tells_what_is_known_beforehand_and_what_is_not() {
         "inputs    host = ",
         "headers: {\"A\":\"Bearer {{ secrets.edr }}\"}",
         "url: http://a",
+        "[2J, {{ steps.probe.state }}",
         "up to 3 attempts of at most 2m, after 0s to 1s, 0s to 2s; at most 6m3s in all",
         "steps.probe.state != 'succeeded': known once it runs",
         "side effects, not idempotent",
@@ -285,4 +336,69 @@ fn what_only_several_playbooks_together_show_has_its_place() {
     assert!(checked.out.contains("line=3,col=3") && checked.out.contains("did you mean child?"), "{}", checked.out);
     let alone = stanch(&["validate", &path(&home, "parent.yaml")]);
     assert!(alone.exit == 0 && alone.out.contains("check its directory too"), "{}", alone.out);
+}
+
+#[test]
+fn what_comes_in_is_captured_and_what_was_recorded_is_played_again() {
+    let mut engine = Engine::start(&["good.yaml"]);
+    let captured = engine.path("captured.json");
+    let (mut capture, _) =
+        engine.follow(&["events", "capture", "--matcher", "host=a", "--output", &captured, "--timeout", "30s"]);
+    let alert = |host: &str, status: &str, ends: &str| {
+        serde_json::json!({"alerts": [{"status": status, "labels": {"alertname": "Good", "host": host},
+            "startsAt": "2026-11-21T01:00:00Z", "endsAt": ends}]})
+        .to_string()
+    };
+    // The first ones may come before it listens; each is another alert to the engine.
+    for attempt in 0..100 {
+        engine.stanch_reading(&["emit", "-"], &alert(&format!("other-{attempt}"), "firing", ""));
+        let body = alert("a", "firing", "").replace("\"Good\"", &format!("\"Good{attempt}\""));
+        engine.stanch_reading(&["emit", "-"], &body);
+        if capture.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(capture.wait().unwrap().code(), Some(0));
+    let body: Value = serde_json::from_str(&std::fs::read_to_string(&captured).unwrap()).unwrap();
+    assert_eq!((&body["version"], &body["alerts"][0]["labels"]["host"]), (&"4".into(), &"a".into()), "{body:#}");
+    let late = engine.stanch(&["events", "capture", "--subject", "a.b", "--timeout", "50ms"]);
+    assert_eq!((late.exit, late.err.contains("nothing that is wanted came in")), (3, true), "{}", late.err);
+    assert_eq!(engine.stanch(&["events", "capture", "--matcher", "="]).exit, 2);
+
+    engine.stanch_reading(&["emit", "-"], &alert("z", "firing", ""));
+    engine.stanch_reading(&["emit", "-"], &alert("z", "resolved", "2026-11-21T01:30:00Z"));
+    let run = engine.stanch(&["run", "good", "--wait", "30s"]);
+    assert_eq!(run.exit, 0, "{}", run.err);
+    let export = engine.path("trail.jsonl");
+    assert_eq!(engine.stanch(&["audit", "export", "--output", &export]).exit, 0);
+    engine.terminate();
+    let playbooks = engine.path("playbooks");
+    for source in [export, engine.data()] {
+        let same = stanch(&["test", "--replay", &source, "--playbooks", &playbooks]);
+        assert_eq!((same.exit, same.out.contains("all would go as they did")), (0, true), "{}{}", same.out, same.err);
+        let good = std::fs::read_to_string(support::fixture("good.yaml")).unwrap();
+        let edited = home(&[("good.yaml", &good.replace("look at", "look hard at"))]);
+        let other = stanch(&["test", "--replay", &source, "--playbooks", &path(&edited, "")]);
+        let expected = "detect.look with.message: was \"look at db-01\", would be \"look hard at db-01\"";
+        assert_eq!((other.exit, other.out.contains(expected)), (1, true), "{}{}", other.out, other.err);
+    }
+    let none = stanch(&["test", "--replay", &captured, "--playbooks", &playbooks]);
+    assert_eq!((none.exit, none.err.contains("no export")), (1, true), "{}", none.err);
+}
+
+#[test]
+fn the_examples_of_the_readme_hold() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let block = |holds: &str| {
+        let blocks = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.into_iter().find(|block| block.contains(holds)).unwrap().to_owned()
+    };
+    let home = home(&[("p.yaml", &block("playbook: instance-down\ndescription")), ("p.test.yaml", &block("tests:\n"))]);
+    let directory = path(&home, "");
+    let checked = stanch(&["validate", "--deny-warnings", &directory]);
+    assert_eq!(checked.exit, 0, "{}", checked.out);
+    let tested = stanch(&["test", &directory]);
+    assert_eq!(tested.exit, 0, "{}", tested.out);
 }

@@ -85,7 +85,7 @@ impl Draft {
         if run.steps[index].question.as_ref().is_some_and(approved) {
             return false;
         }
-        let per = stanch_playbook::time::Spoken(budget.per);
+        let per = stanch_playbook::time::shown_duration(budget.per);
         let prompt = format!(
             "{} would act on {targets} more; {spent} of {} in {per} are used up of the budget {name}. Do it?",
             step.key, budget.most

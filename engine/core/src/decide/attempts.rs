@@ -180,7 +180,7 @@ impl Draft {
                     return Err(Unsettled { reason: "until does not hold yet".into(), then: Then::Retry { at: next } });
                 }
                 Ok(false) => {
-                    let within = stanch_playbook::time::Spoken(until.within);
+                    let within = stanch_playbook::time::shown_duration(until.within);
                     return Err(failed(format!("until did not hold within {within}")));
                 }
                 Err(error) => return Err(failed(format!("until: {error}"))),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stanch_playbook::plan::OnResolved;
-use stanch_playbook::time::Spoken;
+use stanch_playbook::time::shown_duration;
 use stanch_playbook::{PlaybookName, Timestamp};
 
 use super::Draft;
@@ -82,7 +82,7 @@ impl Draft {
             let late = escalation.notify.get(care.told).filter(|next| due(next.after));
             let overdue = escalation.acknowledge_within.filter(|within| !care.overdue && due(*within));
             if late.is_some() || overdue.is_some() {
-                let reason = format!("nobody acknowledged it within {}", Spoken(waited));
+                let reason = format!("nobody acknowledged it within {}", shown_duration(waited));
                 let reason = if waited.is_zero() { "it was opened".to_owned() } else { reason };
                 self.as_engine(|draft| draft.emit(IncidentEscalated { incident: id, people, reason }));
             }

@@ -9,7 +9,7 @@ use super::{Names, Template};
 /// What a tree of templates will be, as far as it can be told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preview {
-    /// The value; a text that cannot be rendered yet stands in it as it is written.
+    /// The value; what cannot be rendered yet stands in it as it is written.
     pub value: Value,
     /// The names that have no value yet, sorted.
     pub open: Vec<String>,
@@ -18,7 +18,7 @@ pub struct Preview {
 }
 
 impl ValueTemplate {
-    /// Renders each text whose names all have a value, by the word of `known`. Secrets are shown by name.
+    /// Renders what has a value by the word of `known`. Secrets are shown by name.
     #[must_use]
     pub fn preview(&self, names: &dyn Names, known: &dyn Fn(&Reference) -> bool) -> Preview {
         let mut previewer = Previewer { names, known, open: Vec::new(), errors: Vec::new() };
@@ -30,7 +30,7 @@ impl ValueTemplate {
 }
 
 impl Template {
-    /// The text, where all its names have a value by the word of `known`; else as it is written.
+    /// The text, with what has a value by the word of `known` in it.
     #[must_use]
     pub fn preview(&self, names: &dyn Names, known: &dyn Fn(&Reference) -> bool) -> Preview {
         let mut previewer = Previewer { names, known, open: Vec::new(), errors: Vec::new() };
@@ -91,7 +91,21 @@ impl Previewer<'_> {
         let open: Vec<&Reference> = template.references().iter().filter(|one| !(self.known)(one)).collect();
         if !open.is_empty() {
             self.open.extend(open.into_iter().map(Reference::path));
-            return template.source().to_owned();
+            // What is known of it is rendered all the same, where it is no more than paths.
+            let Some(parts) = template.parts() else { return template.source().to_owned() };
+            let mut text = String::new();
+            for part in parts {
+                match part {
+                    Ok(literal) => text.push_str(literal),
+                    Err(path) => {
+                        let reference = Reference { root: path.root.clone(), rest: path.rest.clone(), offset: 0 };
+                        if !(self.known)(&reference) || path.write(self.names, &mut text).is_err() {
+                            text.push_str(&format!("{{{{ {path} }}}}"));
+                        }
+                    }
+                }
+            }
+            return text;
         }
         match template.render(self.names) {
             Ok(text) => text,

@@ -93,6 +93,17 @@ impl Template {
         }
     }
 
+    /// Its literal parts and its paths in turn, where it has nothing else.
+    pub(super) fn parts(&self) -> Option<impl Iterator<Item = Result<&str, &Path>>> {
+        match &self.0.body {
+            Body::Parts(parts) => Some(parts.iter().map(|part| match part {
+                Part::Text(text) => Ok(text.as_str()),
+                Part::Path(path) => Err(path),
+            })),
+            Body::Literal | Body::Full(_) => None,
+        }
+    }
+
     /// The text, with the names' values in it.
     ///
     /// # Errors

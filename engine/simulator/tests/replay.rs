@@ -1,0 +1,142 @@
+//! Recorded runs, played again: nothing changes where nothing was edited, and what was edited is told.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use stanch_core::alert::AlertStatus;
+use stanch_core::command::Target;
+use stanch_core::event::Event;
+use stanch_core::record::{Actor, Answer};
+use stanch_core::{Assignment, Command, Outcome, Settings};
+use stanch_playbook::{Plan, StepKey, load};
+use stanch_simulator::Simulation;
+use stanch_simulator::replay::{recorded, replay};
+
+const PLAYBOOK: &str = "playbook: p\n\
+    triggers:\n  - alertmanager: {matchers: ['alertname=\"X\"']}\n    inputs: {host: alert.labels.host}\n  - manual: {}\n\
+    inputs: {host: {type: string, required: true}}\n\
+    detect:\n  probe:\n    uses: http\n    with: {url: \"http://{{ inputs.host }}/{{ run.id }}\"}\n    outputs: {ok: result.status == 200}\n\
+    contain:\n  act: {uses: exec, with: {argv: [act, \"{{ inputs.host }}\"]}}\n  \
+    note: {needs: [act], if: \"steps.probe.outputs.ok\", uses: log, with: {message: \"{{ run.url }}\"}}\n\
+    recover:\n  quiet: {uses: wait, with: {for: resolved, settle: 5m}, timeout: 1h}\n";
+
+fn plan(text: &str) -> Arc<Plan> {
+    Arc::new(load("p.yaml", text).expect("a good playbook").plan)
+}
+
+fn outcome(assignment: &Assignment) -> Outcome {
+    match (assignment.attempt.step.as_str(), assignment.attempt.number) {
+        ("detect.probe", 1) => {
+            Outcome::Failed { error: "refused".to_owned(), output: None, retry_after: None, retryable: true }
+        }
+        ("detect.probe", _) => Outcome::Succeeded { output: json!({"status": 200}) },
+        ("contain.act", _) => Outcome::Unknown { reason: "reset".to_owned() },
+        _ => Outcome::Succeeded { output: json!({}) },
+    }
+}
+
+/// A run of an alert: a retry, an unknown step that a person answers after an hour, a flap, and the end.
+fn history() -> Simulation {
+    let mut simulation = Simulation::new(vec![plan(PLAYBOOK)], Settings::default());
+    let began = simulation.now;
+    let labels = [("alertname", "X"), ("host", "a")];
+    simulation.alert(&labels, began, AlertStatus::Firing);
+    simulation.settle(&mut outcome).expect("it comes to rest");
+    let run = *simulation.state.runs.keys().next().expect("a run is live");
+    simulation.now = simulation.now.plus(std::time::Duration::from_secs(3600));
+    let (actor, step) = (Actor::person("ann"), StepKey::new("contain.act"));
+    let answer = Command::AnswerStep { actor, run, step, item: None, answer: Answer::Succeeded, note: String::new() };
+    simulation.command(answer).expect("the step is unknown");
+    while !simulation.in_flight.is_empty() {
+        simulation.step(&mut outcome);
+    }
+    for (after, fires) in [(60, false), (120, true), (600, false)] {
+        simulation.now = simulation.now.plus(std::time::Duration::from_secs(after));
+        let ends_at = Some(simulation.now);
+        let status = if fires { AlertStatus::Firing } else { AlertStatus::Resolved { ends_at } };
+        simulation.alert(&labels, began, status);
+    }
+    simulation.settle(&mut outcome).expect("it comes to rest");
+    simulation
+}
+
+fn by_hand() -> Simulation {
+    let mut simulation = Simulation::new(vec![plan(PLAYBOOK)], Settings::default());
+    let inputs = json!({"host": "b"}).as_object().cloned().unwrap_or_default();
+    let event = Event {
+        id: "1".into(),
+        source: "api".into(),
+        kind: "stanch.run.requested".into(),
+        time: simulation.now,
+        subject: None,
+        data: json!({"host": "b"}),
+    };
+    let target = Target::Playbook { playbook: plan(PLAYBOOK).name.clone(), inputs };
+    let command = Command::ReceiveEvent { actor: Actor::person("ann"), event: Arc::new(event), target };
+    let run = simulation.command(command).expect("it fits").runs[0];
+    simulation.settle(&mut outcome).expect("it comes to rest");
+    simulation
+        .command(Command::CancelRun { actor: Actor::person("ann"), run, reason: "enough".to_owned(), undo: false })
+        .expect("it is live");
+    simulation
+}
+
+/// What would change with this playbook, as one text.
+#[track_caller]
+fn changes(history: &Simulation, playbook: &str) -> String {
+    let runs = recorded(history.records.clone()).expect("its own records fold");
+    assert_eq!(runs.len(), 1);
+    let changes = replay(&runs[0], &[plan(playbook)]);
+    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_was_not_edited_goes_as_it_did() {
+    for history in [history(), by_hand()] {
+        assert_eq!(changes(&history, PLAYBOOK), "");
+    }
+    assert_eq!(history().finished[0].state(), "succeeded");
+    assert_eq!(by_hand().finished[0].state(), "cancelled");
+}
+
+#[test]
+fn what_was_edited_is_told() {
+    let history = history();
+    for (from, to, expected) in [
+        ("argv: [act,", "argv: [do,", "contain.act with.argv[0]: was \"act\", would be \"do\""),
+        ("[act, \"{{", "[act, x, \"{{", "contain.act with.argv: was [\"act\",\"a\"], would be [\"act\",\"x\",\"a\"]"),
+        ("http://{{", "https://{{", "detect.probe with.url: was \"http://a/"),
+        (
+            "contain:\n  act:",
+            "contain:\n  new: {uses: http, with: {url: x}}\n  act:",
+            "contain.new: was not there, would be succeeded (never tried; assumed to go well)",
+        ),
+        ("if: \"steps", "if: \"!steps", "contain.note: was succeeded, would be skipped"),
+        (
+            "\n  note: {needs: [act], if: \"steps.probe.outputs.ok\", uses: log, with: {message: \"{{ run.url }}\"}}",
+            "",
+            "contain.note: was succeeded, would be not there",
+        ),
+        ("timeout: 1h", "timeout: 10m", "run: was succeeded, would be failed"),
+        (
+            "detect:\n  probe:\n    uses: http\n",
+            "detect:\n  probe:\n    uses: http\n    retry: {max_attempts: 1}\n",
+            "attempts of probe: was 2 attempts, would be 1 attempt",
+        ),
+        ("uses: exec, ", "uses: exec, on_unknown: fail, ", "contain.act: was succeeded, would be failed (reset)"),
+        ("alertname=\"X\"", "alertname=\"Y\"", "no run would start: no trigger takes the event"),
+        ("alert.labels.host}", "alert.labels.hst}", "no run would start: playbook p: trigger 1: inputs.host: "),
+        ("playbook: p\n", "playbook: q\n", "the playbook p is not there any more"),
+    ] {
+        assert!(PLAYBOOK.contains(from), "{from}");
+        let told = changes(&history, &PLAYBOOK.replacen(from, to, 1));
+        assert!(told.contains(expected), "{to}: {told}");
+    }
+}
+
+#[test]
+fn an_excerpt_is_refused() {
+    let records = history().records;
+    assert!(recorded(records[3..].to_vec()).is_err());
+    assert!(recorded(Vec::new()).expect("nothing folds").is_empty());
+}
