@@ -17,7 +17,7 @@ use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::handle::Input;
@@ -64,7 +64,8 @@ pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, att
     let (publish, durable) = watch::channel(Arc::new(state.clone()));
     let (health_sender, health) = watch::channel(Health::default());
     let (orders, done) = start_writer(store);
-    let handle = Handle { inputs, durable, health };
+    let (notices, _) = broadcast::channel(NOTICES);
+    let handle = Handle { inputs, durable, health, notices };
     let executor = Executor {
         state,
         open: Open::default(),
@@ -252,7 +253,13 @@ impl<D: Dispatch> Executor<D> {
         let after = self.under_way.take().unwrap_or_default();
         match done {
             Done::Appended(batch) => {
-                batch.records.iter().for_each(|record| tell(record, &batch.state));
+                for record in &batch.records {
+                    tell(record, &batch.state);
+                    if is_notice(&record.body) {
+                        // Nobody may be listening.
+                        let _ = self.handle.notices.send(Arc::new(record.clone()));
+                    }
+                }
                 self.publish.send_replace(Arc::new(batch.state));
                 self.health.send_if_modified(|health| health.journal.take().is_some());
                 self.release(after);
@@ -403,6 +410,21 @@ async fn attempt<D: Dispatch>(
             return;
         }
     }
+}
+
+/// How many notices wait for whoever tells people of them.
+const NOTICES: usize = 1_024;
+
+/// Whether people are told of a record beyond the log.
+const fn is_notice(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::IncidentEscalated(_)
+            | Body::IncidentUpdateDue(_)
+            | Body::WatchdogBarked(_)
+            | Body::Frozen(_)
+            | Body::Unfrozen(_)
+    )
 }
 
 /// Says in the log what somebody should look at. The state is the one that the record's batch led to.

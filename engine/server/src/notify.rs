@@ -1,7 +1,7 @@
-//! Tells people on Slack that a run asks them.
+//! Tells people on Slack that a run asks them, that an incident waits for somebody, how it stands, and what was stopped.
 //!
-//! Best effort, and once for each question: it waits in any case, and lists, metrics and the log show it. What the engine
-//! before this one was asked it has told, or not; it is not told again.
+//! Best effort, and once for each: a question waits in any case, and lists, metrics and the log show all of it. What the
+//! engine before this one was asked it has told, or not; it is not told again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::incident::Incident;
 use stanch_core::record::{ApprovalRequested, ApprovalTarget};
-use stanch_core::{ApprovalId, Assignment, Outcome, State};
-use stanch_playbook::{ActionName, Plan, PlaybookName};
+use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
+use stanch_playbook::{ActionName, Plan, PlaybookName, StepKey};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +44,7 @@ pub(crate) async fn run<D: Dispatch>(
     stop: CancellationToken,
 ) {
     let mut durable = handle.watch();
+    let mut notices = handle.notices();
     let mut posts = JoinSet::new();
     loop {
         let state = Arc::clone(&durable.borrow_and_update());
@@ -51,14 +54,32 @@ pub(crate) async fn run<D: Dispatch>(
                 continue;
             }
             let Some(plan) = state.plan(run.plan) else { continue };
-            let with = message(&question.asked, plan, &config, &state.settings.external_url);
-            let work = post(Arc::clone(&worker), question.asked.clone(), run.playbook.clone(), with, stop.clone());
-            posts.spawn(work);
+            let asked = &question.asked;
+            let with = message(asked, plan, &config, &state.settings.external_url);
+            // The low bits of the id tell apart what one step asks anew; no attempt of an approval exists.
+            let generation = u32::try_from(asked.approval.0.as_u128() & u128::from(u32::MAX)).unwrap_or_default();
+            let of = attempt(asked.run, asked.step.clone(), generation);
+            let what = format!("question {}", asked.approval);
+            posts.spawn(post(Arc::clone(&worker), what, of, run.playbook.clone(), with, stop.clone()));
         }
         told = now;
         tokio::select! {
             () = stop.cancelled() => break,
             changed = durable.changed() => if changed.is_err() { break },
+            notice = notices.recv() => match notice {
+                Ok(record) => {
+                    if let Some(with) = notice_of(&record, &handle.state(), &config) {
+                        // Of an incident, or of the engine, no step is.
+                        let generation = u32::try_from(record.sequence.0 & u64::from(u32::MAX)).unwrap_or_default();
+                        let of = attempt(RunId(uuid::Uuid::nil()), StepKey::new("engine.notice"), generation);
+                        let what = record.body.kind().to_owned();
+                        let playbook = PlaybookName::new("stanch");
+                        posts.spawn(post(Arc::clone(&worker), what, of, playbook, with, stop.clone()));
+                    }
+                }
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "too many notices at once for Slack"),
+                Err(RecvError::Closed) => break,
+            },
             Some(_) = posts.join_next(), if !posts.is_empty() => {}
         }
     }
@@ -66,9 +87,15 @@ pub(crate) async fn run<D: Dispatch>(
     while posts.join_next().await.is_some() {}
 }
 
+/// An attempt that stands for a message: it is in no record, and its key lets a second try be told from a second message.
+fn attempt(run: RunId, step: StepKey, generation: u32) -> AttemptId {
+    AttemptId { run, step, item: None, purpose: Purpose::Do, generation, number: 1, epoch: stanch_core::Epoch(0) }
+}
+
 async fn post<D: Dispatch>(
     worker: Arc<D>,
-    asked: ApprovalRequested,
+    what: String,
+    attempt: AttemptId,
     playbook: PlaybookName,
     with: Value,
     stop: CancellationToken,
@@ -76,17 +103,7 @@ async fn post<D: Dispatch>(
     let with = Arc::new(with);
     let mut pause = PAUSE;
     for number in 1..=TRIES {
-        // The low bits of the id tell apart what one step asks anew; no attempt of an approval exists.
-        let generation = u32::try_from(asked.approval.0.as_u128() & u128::from(u32::MAX)).unwrap_or_default();
-        let attempt = AttemptId {
-            run: asked.run,
-            step: asked.step.clone(),
-            item: None,
-            purpose: Purpose::Do,
-            generation,
-            number,
-            epoch: stanch_core::Epoch(0),
-        };
+        let attempt = AttemptId { number, ..attempt.clone() };
         let assignment = Assignment {
             idempotency_key: attempt.idempotency_key(),
             attempt,
@@ -96,18 +113,17 @@ async fn post<D: Dispatch>(
             env: Arc::new(json!({})),
             timeout: LIMIT,
         };
-        let approval = asked.approval;
         let wait = match worker.execute(assignment, stop.clone()).await {
             Outcome::Succeeded { output } => {
-                tracing::info!(%approval, channel = %output["channel"], ts = %output["ts"], "a question was posted to Slack");
+                tracing::info!(what, channel = %output["channel"], ts = %output["ts"], "posted to Slack");
                 return;
             }
             Outcome::Failed { error, retry_after, retryable: true, .. } if number < TRIES => {
-                tracing::debug!(%approval, error, "a question could not be posted to Slack yet");
+                tracing::debug!(what, error, "not posted to Slack yet");
                 retry_after.map_or(pause, |asked| asked.min(PATIENCE))
             }
             Outcome::Failed { error: reason, .. } | Outcome::Unknown { reason } => {
-                tracing::warn!(%approval, "a question was not posted to Slack: {reason}; stanch approvals list shows it");
+                tracing::warn!(what, "not posted to Slack: {reason}; the lists of stanch show it");
                 return;
             }
         };
@@ -119,6 +135,79 @@ async fn post<D: Dispatch>(
     }
 }
 
+/// What a record that is a notice says on Slack; none where it is about nothing that is still there.
+fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
+    let incident = match &record.body {
+        Body::IncidentEscalated(body) => state.incidents.get(&body.incident),
+        Body::IncidentUpdateDue(body) => state.incidents.get(&body.incident),
+        _ => None,
+    };
+    let told = |incident: &Incident| {
+        let firing = incident.alerts.iter().filter(|(_, fires)| *fires).count();
+        let care = incident.care.as_deref();
+        let owner = care
+            .and_then(|care| care.owner.as_ref())
+            .map_or("nobody", |owner| owner.as_str().strip_prefix("person:").unwrap_or(owner.as_str()));
+        format!(
+            "{:?} {} is {}; {firing} of {} alerts fire, {} runs are live, led by {owner}",
+            incident.severity,
+            incident.title,
+            incident.state(),
+            incident.alerts.len(),
+            incident.live_runs.len(),
+        )
+    };
+    let (head, foot) = match (&record.body, incident) {
+        (Body::IncidentEscalated(body), Some(incident)) => {
+            let people = mentions(&body.people, config);
+            let short = short(incident.id);
+            let people = if people.is_empty() { String::new() } else { format!("{people}: ") };
+            (format!("{}: {}", told(incident), body.reason), format!("{people}`stanch incidents ack {short}`"))
+        }
+        (Body::IncidentUpdateDue(_), Some(incident)) => {
+            let short = short(incident.id);
+            (told(incident), format!("`stanch incidents show {short}`"))
+        }
+        (Body::WatchdogBarked(body), _) => (
+            format!("{}: no run has succeeded since that of {} ({})", body.playbook, body.nominal, body.watchdog),
+            format!("`stanch runs list --playbook {}`", inert(body.playbook.as_str())),
+        ),
+        (Body::Frozen(body), _) => (
+            format!("{} stopped all new steps with side effects: {}", record.actor.as_str(), body.reason),
+            "`stanch unfreeze` lets them start again".to_owned(),
+        ),
+        (Body::Unfrozen(_), _) => (
+            format!("{} lets steps with side effects start again", record.actor.as_str()),
+            "`stanch runs list` shows what runs".to_owned(),
+        ),
+        _ => return None,
+    };
+    let mut with = blocks(&head, &head, &foot);
+    let channel = incident.and_then(|incident| incident.care.as_deref()?.slack_channel.as_deref());
+    if let Some(channel) = channel {
+        with["channel"] = channel.into();
+    }
+    Some(with)
+}
+
+/// The end of an id, which the verbs take for it.
+fn short(id: impl ToString) -> String {
+    let id = id.to_string();
+    id.get(id.len().saturating_sub(8)..).unwrap_or(&id).to_owned()
+}
+
+/// A message whose head and body are plain text, where nothing is a mention, and whose foot may hold some.
+fn blocks(head: &str, body: &str, foot: &str) -> Value {
+    let shorten = |text: &str| crate::intake::shorten(text, SHOWN);
+    json!({
+        "text": shorten(head),
+        "blocks": [
+            {"type": "section", "text": {"type": "plain_text", "emoji": false, "text": shorten(body)}},
+            {"type": "section", "text": {"type": "mrkdwn", "verbatim": true, "text": shorten(foot)}},
+        ],
+    })
+}
+
 /// The parameters of the `slack` action. Text from outside stands in `plain_text`, where nothing of it is a mention.
 fn message(asked: &ApprovalRequested, plan: &Plan, config: &Config, url: &str) -> Value {
     let head = format!("Approval needed: {}", asked.prompt);
@@ -126,20 +215,13 @@ fn message(asked: &ApprovalRequested, plan: &Plan, config: &Config, url: &str) -
     let until = asked.expires_at.map(|at| format!("\nuntil {at}")).unwrap_or_default();
     let body =
         format!("{head}\nrun {} of {}, step {}\n{}{until}", asked.run, plan.name, asked.step, targets.join("\n"));
-    let short = asked.approval.to_string();
-    let short = short.get(short.len().saturating_sub(8)..).unwrap_or(&short);
+    let short = short(asked.approval);
     let answer = format!(
         "May decide: {}\n`stanch approve {short}` or `stanch deny {short}` at {}",
         who(asked, config),
         inert(url)
     );
-    let mut with = json!({
-        "text": crate::intake::shorten(&head, SHOWN),
-        "blocks": [
-            {"type": "section", "text": {"type": "plain_text", "emoji": false, "text": crate::intake::shorten(&body, SHOWN)}},
-            {"type": "section", "text": {"type": "mrkdwn", "verbatim": true, "text": crate::intake::shorten(&answer, SHOWN)}},
-        ],
-    });
+    let mut with = blocks(&head, &body, &answer);
     if let Some(channel) = &plan.incident.slack_channel {
         with["channel"] = channel.as_str().into();
     }
@@ -164,6 +246,11 @@ fn who(asked: &ApprovalRequested, config: &Config) -> String {
     if asked.from.is_empty() {
         return "anybody".to_owned();
     }
+    mentions(&asked.from, config)
+}
+
+/// People and groups by name, those whose Slack id is known as mentions.
+fn mentions(names: &[String], config: &Config) -> String {
     let one = |from: &String| {
         let of = |(name, person): (&String, &crate::config::PersonConfig)| {
             let is = match from.strip_prefix("group:") {
@@ -178,7 +265,7 @@ fn who(asked: &ApprovalRequested, config: &Config) -> String {
             false => format!("{} ({})", inert(from), mentions.join(" ")),
         }
     };
-    asked.from.iter().map(one).collect::<Vec<_>>().join(", ")
+    names.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Text as Slack's `mrkdwn` shows it and nothing else.
@@ -189,6 +276,47 @@ fn inert(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_escalation_mentions_whom_the_playbook_names_and_shows_the_title_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("stanch.yaml");
+        std::fs::write(&path, "people: {ann: {slack: U1, groups: [leads]}}\n").unwrap();
+        let config = Config::read(&path).unwrap();
+        let id = stanch_core::IncidentId(uuid::Uuid::from_u128(7));
+        let record = |sequence, body: Body| Record {
+            sequence: stanch_core::Sequence(sequence),
+            time: stanch_playbook::Timestamp::EPOCH,
+            actor: stanch_core::Actor::engine(),
+            body,
+        };
+        let mut state = State::default();
+        let opened = stanch_core::record::IncidentOpened {
+            incident: id,
+            key: "k".into(),
+            severity: stanch_playbook::Severity::P0,
+            title: "<!channel> disk".into(),
+            alert: None,
+            settle: None,
+            escalation: None,
+            slack_channel: Some("#sec".to_owned()),
+        };
+        state.apply(&record(1, opened.into())).unwrap();
+        let escalated = stanch_core::record::IncidentEscalated {
+            incident: id,
+            people: vec!["group:leads".to_owned()],
+            reason: "nobody acknowledged it within 5m".to_owned(),
+        };
+        let with = notice_of(&record(2, escalated.into()), &state, &config).unwrap();
+        assert_eq!(with["channel"], "#sec");
+        assert_eq!(with["blocks"][0]["text"]["type"], "plain_text");
+        assert!(with["text"].as_str().unwrap().starts_with("P0 <!channel> disk is open"), "{with}");
+        let foot = with["blocks"][1]["text"]["text"].as_str().unwrap();
+        assert_eq!(foot, "group:leads (<@U1>): `stanch incidents ack 00000007`");
+        let frozen = stanch_core::record::Frozen { reason: "a release".to_owned() };
+        let with = notice_of(&record(3, frozen.into()), &state, &config).unwrap();
+        assert!(with["text"].as_str().unwrap().contains("a release"));
+    }
 
     #[test]
     fn a_message_mentions_those_asked_and_nothing_of_the_alert() {
@@ -202,7 +330,7 @@ mod tests {
         let plan = stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan;
         let asked = ApprovalRequested {
             approval: ApprovalId(uuid::Uuid::from_u128(0xab_cdef_0123)),
-            run: stanch_core::RunId(uuid::Uuid::nil()),
+            run: RunId(uuid::Uuid::nil()),
             step: plan.steps[0].key.clone(),
             prompt: "Isolate <!channel>?".into(),
             targets: Arc::new([]),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use stanch_core::{Command, Receipt, Rejected, RunId, State};
-use tokio::sync::{mpsc, oneshot, watch};
+use stanch_core::{Command, Receipt, Record, Rejected, RunId, State};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// What comes into the loop.
 pub(super) enum Input {
@@ -32,6 +32,7 @@ pub struct Handle {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) durable: watch::Receiver<Arc<State>>,
     pub(super) health: watch::Receiver<Health>,
+    pub(super) notices: broadcast::Sender<Arc<Record>>,
 }
 
 /// Whether the journal takes records.
@@ -42,6 +43,11 @@ pub struct Health {
 }
 
 impl Handle {
+    /// The records from now on of which people are told, once they are durable; whoever is too slow misses the oldest.
+    pub(crate) fn notices(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.notices.subscribe()
+    }
+
     /// Carries out a command; answers once its records are durable.
     ///
     /// # Errors
