@@ -22,10 +22,10 @@ fn a_test_is_read_with_its_places() {
     let test = &file.tests[0];
     assert!(matches!(&test.event, EventSpec::Nats { subject, .. } if subject == "a.b"));
     assert!(matches!(
-        &test.mock("contain.one").unwrap().attempts[0].outcome,
+        &test.mock("p", "contain.one").unwrap().own.attempts[0].outcome,
         MockOutcome::Fails { retryable: true, .. }
     ));
-    let two = test.mock("contain.two").unwrap();
+    let two = &test.mock("p", "contain.two").unwrap().own;
     assert_eq!((two.attempts.len(), two.attempts[0].takes), (3, Duration::from_secs(3)));
     assert_eq!(two.attempts[2].outcome, MockOutcome::Succeeds(None));
     let moments: Vec<_> = test.then.iter().map(|moment| moment.at.as_secs()).collect();

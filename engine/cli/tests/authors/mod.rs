@@ -402,3 +402,19 @@ fn the_examples_of_the_readme_hold() {
     let tested = stanch(&["test", &directory]);
     assert_eq!(tested.exit, 0, "{}", tested.out);
 }
+
+/// The playbook with all of the language, the one that it runs, and their tests.
+fn whole() -> tempfile::TempDir {
+    home(&[
+        ("whole.yaml", include_str!("../../../playbook/tests/fixtures/whole-language.yaml")),
+        ("rotate.yaml", include_str!("rotate-credentials.yaml")),
+        ("whole.test.yaml", include_str!("whole-language.test.yaml")),
+    ])
+}
+
+#[test]
+fn the_whole_language_runs_through_its_tests() {
+    let home = whole();
+    let tested = stanch(&["test", &path(&home, ""), "--coverage"]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
