@@ -118,15 +118,15 @@ pub fn now() -> Timestamp {
     Timestamp::EPOCH.plus(since)
 }
 
-/// The playbook of a file that a person names, or of a name in a directory.
-pub fn playbook_named(playbook: &str, directory: &Path) -> Result<Arc<Plan>, Failure> {
+/// The playbook of a file that a person names, or of a name in a directory, and those that it could run.
+pub fn playbook_named(playbook: &str, directory: &Path) -> Result<(Arc<Plan>, Vec<Arc<Plan>>), Failure> {
     let path = Path::new(playbook);
     if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-        return playbook_in(path);
+        return Ok((playbook_in(path)?, Vec::new()));
     }
     let library = Shelves::default().directory(directory)?;
     if let Some(plan) = named(&library.plans, playbook) {
-        return Ok(Arc::clone(plan));
+        return Ok((Arc::clone(plan), library.plans.clone()));
     }
     let directory = inert(&directory.display().to_string());
     let broken = library.broken.iter().any(|name| name.as_str() == playbook);

@@ -75,10 +75,22 @@ impl TestCase {
     /// When a test begins that does not say: a Monday in January, at three in the morning.
     pub const START: Timestamp = Timestamp::from_millis(1_767_582_000_000);
 
-    /// The mock of a step, by its name or `phase.name`.
+    /// The mock of a step of a playbook.
     #[must_use]
-    pub fn mock(&self, phase_and_name: &str) -> Option<&StepMock> {
-        self.mocks.iter().find(|mock| names(&mock.step, phase_and_name))
+    pub fn mock(&self, playbook: &str, phase_and_name: &str) -> Option<&StepMock> {
+        self.mocks.iter().find(|mock| {
+            let (of, step) = playbook_and_step(&mock.step);
+            of.unwrap_or(&self.playbook) == playbook && names(step, phase_and_name)
+        })
+    }
+}
+
+/// What a person writes for a step: `step`, `phase.step`, or `playbook/step` for one of a sub-playbook.
+#[must_use]
+pub fn playbook_and_step(written: &str) -> (Option<&str>, &str) {
+    match written.split_once('/') {
+        Some((playbook, step)) => (Some(playbook), step),
+        None => (None, written),
     }
 }
 
@@ -86,6 +98,12 @@ impl TestCase {
 #[must_use]
 pub fn names(written: &str, phase_and_name: &str) -> bool {
     written == phase_and_name || phase_and_name.split_once('.').is_some_and(|(_, name)| name == written)
+}
+
+/// An item as people write it: its text, or JSON where it is none.
+#[must_use]
+pub fn item_text(item: &Value) -> String {
+    item.as_str().map_or_else(|| item.to_string(), str::to_owned)
 }
 
 /// What comes in.
@@ -127,12 +145,42 @@ pub struct AlertSpec {
 /// How the attempts of one step come out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepMock {
-    /// The step: its name or `phase.name`.
+    /// The step: its name, `phase.name` or `playbook/name`.
     pub step: String,
     /// Where it stands.
     pub place: Place,
-    /// One for each attempt; the last repeats. Never empty.
+    /// For the step, and for items without mocks of their own.
+    pub own: Mocks,
+    /// For single items, by their text.
+    pub items: BTreeMap<String, Mocks>,
+}
+
+/// How attempts come out: one for each, the last repeats; empty where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Mocks {
+    /// Of the action itself.
     pub attempts: Vec<Mock>,
+    /// Of the looks of its verification.
+    pub verify: Vec<Mock>,
+    /// To take it back.
+    pub undo: Vec<Mock>,
+}
+
+/// A person's answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The step that asks.
+    pub step: String,
+    /// Where it stands.
+    pub place: Place,
+    /// Whether it is a yes.
+    pub approves: bool,
+    /// The person; none: one who may.
+    pub by: Option<String>,
+    /// The person's groups; none: those that are asked.
+    pub groups: Option<Vec<String>>,
+    /// Why.
+    pub reason: String,
 }
 
 /// How one attempt comes out.
@@ -182,11 +230,23 @@ pub enum Happening {
     Answer {
         /// The step.
         step: String,
+        /// The item's text, where it has items.
+        item: Option<String>,
         /// Where it stands.
         place: Place,
         /// `succeeded`, `failed` or `retry`.
         answer: &'static str,
     },
+    /// A person answers a question.
+    Decide(Decision),
+    /// A person takes back what a step did.
+    Undo(String, Place),
+    /// A person keeps what a step did in force for so long from now on.
+    Extend(String, Duration, Place),
+    /// A person stops all side effects.
+    Freeze(String),
+    /// A person lets them begin again.
+    Unfreeze,
     /// Alerts resolve: those whose labels hold all of these.
     Resolve(BTreeMap<String, String>),
     /// An alert fires: the first of the test, with these labels in place of its own.
@@ -194,7 +254,12 @@ pub enum Happening {
     /// Something else comes in.
     Emit(EventSpec, Place),
     /// A person cancels the run.
-    Cancel(String),
+    Cancel {
+        /// Why.
+        reason: String,
+        /// Whether what it did is taken back.
+        undo: bool,
+    },
     /// A person takes notice of the incident.
     Acknowledge,
     /// The engine dies, and starts again at once; what was under way is lost.
@@ -221,12 +286,40 @@ pub enum Want {
     Runs(u32),
     /// A step's state.
     Step(String, &'static str),
+    /// The state of an item of a step.
+    Item {
+        /// The step.
+        step: String,
+        /// The item's text.
+        item: String,
+        /// The state.
+        state: &'static str,
+    },
+    /// These steps ask people now, and no others.
+    Asks(Vec<String>),
+    /// What a step asks, or asked last.
+    Question {
+        /// The step.
+        step: String,
+        /// A part of the question.
+        prompt: Option<String>,
+        /// A part of what would be done, by step.
+        targets: BTreeMap<String, Value>,
+        /// `open`, `approved`, `denied` or `expired`.
+        state: Option<&'static str>,
+    },
+    /// Of these steps something is in force, as `step` or `step[item]`, and of no others.
+    InForce(Vec<String>),
     /// These steps started, in this order.
     Order(Vec<String>),
     /// The attempts that a step was given.
     Calls {
         /// The step.
         step: String,
+        /// The item's text; none: all of them.
+        item: Option<String>,
+        /// `do`, `verify` or `undo`.
+        purpose: &'static str,
         /// How many; none: at least one.
         count: Option<u32>,
         /// A part of the rendered parameters.
@@ -261,7 +354,14 @@ impl Want {
             Self::Step(step, _) | Self::Calls { step, .. } | Self::Outputs(step, _) | Self::Error(step, _) => {
                 vec![step]
             }
-            Self::Order(steps) => steps.iter().map(String::as_str).collect(),
+            Self::Item { step, .. } => vec![step],
+            Self::Question { step, targets, .. } => {
+                std::iter::once(step.as_str()).chain(targets.keys().map(String::as_str)).collect()
+            }
+            Self::Order(steps) | Self::Asks(steps) => steps.iter().map(String::as_str).collect(),
+            Self::InForce(steps) => {
+                steps.iter().map(|step| step.split_once('[').map_or(step.as_str(), |(step, _)| step)).collect()
+            }
             Self::Run(_)
             | Self::Runs(_)
             | Self::Inputs(_)
@@ -322,17 +422,30 @@ impl TestFile {
             let mocked = test.mocks.iter().map(|mock| (mock.step.as_str(), mock.place));
             let moments = test.then.iter().flat_map(|moment| &moment.happens);
             let answered = moments.filter_map(|happening| match happening {
-                Happening::Answer { step, place, .. } => Some((step.as_str(), *place)),
+                Happening::Answer { step, place, .. }
+                | Happening::Undo(step, place)
+                | Happening::Extend(step, _, place)
+                | Happening::Decide(Decision { step, place, .. }) => Some((step.as_str(), *place)),
                 Happening::Resolve(_)
                 | Happening::Fire(_)
                 | Happening::Emit(..)
-                | Happening::Cancel(_)
+                | Happening::Cancel { .. }
+                | Happening::Freeze(_)
+                | Happening::Unfreeze
                 | Happening::Acknowledge
                 | Happening::Crash => None,
             });
             let expectations = test.then.iter().flat_map(|moment| &moment.expect).chain(&test.expect);
             let expected = expectations.flat_map(|one| one.want.steps().into_iter().map(|step| (step, one.place)));
-            for (step, place) in mocked.chain(answered).chain(expected) {
+            for (written, place) in mocked.chain(answered).chain(expected) {
+                let (other, step) = playbook_and_step(written);
+                let Some(plan) = other.map_or(Some(plan), &plan_of) else {
+                    let name = other.unwrap_or_default();
+                    let near = nearest(name, known.iter().copied()).map(|near| format!("did you mean {near}?"));
+                    let help = near.unwrap_or_else(|| "write playbook/step for a step of a sub-playbook".to_owned());
+                    report.error("unknown-playbook", place.0, format!("no playbook is named {name}")).help(help);
+                    continue;
+                };
                 if plan.steps.iter().any(|of| names(step, of.key.as_str())) {
                     continue;
                 }

@@ -9,7 +9,8 @@ const fn key(name: &'static str, shape: Shape, doc: &'static str) -> Key {
     Key { name, shape, doc, required: false }
 }
 
-pub(crate) const RUN_STATES: &[&str] = &["succeeded", "failed", "cancelled", "waiting", "running", "queued", "none"];
+pub(crate) const RUN_STATES: &[&str] =
+    &["succeeded", "failed", "cancelled", "waiting", "running", "undoing", "queued", "none"];
 pub(crate) const STEP_STATES: &[&str] = &[
     "pending",
     "blocked",
@@ -18,6 +19,7 @@ pub(crate) const STEP_STATES: &[&str] = &[
     "backoff",
     "waiting",
     "unknown",
+    "verifying",
     "succeeded",
     "tolerated",
     "failed",
@@ -42,7 +44,7 @@ pub(crate) const TEST: &[Key] = &[
     key(
         "mocks",
         Shape::Any,
-        "How the attempts of steps come out, by the step's name or phase.name: a map, or a list of one for each attempt, of which the last repeats. An attempt without a mock succeeds with a result that its action could have.",
+        "How the attempts of steps come out, by the step's name, phase.name, or playbook/step for a step of a sub-playbook: a map, or a list of one for each attempt, of which the last repeats. An attempt without a mock succeeds with a result that its action could have.",
     ),
     key("then", Shape::Any, "What happens later, at moments of the virtual clock."),
     required(key("expect", Shape::Any, "What must be true once nothing more happens.")),
@@ -89,13 +91,35 @@ pub(crate) const MOCK: &[Key] = &[
     ),
 ];
 
+/// Beside the keys of a mock, where it is a step's.
+pub(crate) const STEP_MOCK: &[Key] = &[
+    key(
+        "do",
+        Shape::Any,
+        "How the step's own attempts come out, where it is written apart: a mock, or a list of them.",
+    ),
+    key("verify", Shape::Any, "How the looks of its verification come out: a mock, or a list of them."),
+    key("undo", Shape::Any, "How the attempts to take it back come out: a mock, or a list of them."),
+    key("items", Shape::Any, "The same for single items, by the item's text (JSON, where it is none)."),
+];
+
 pub(crate) const MOMENT: &[Key] = &[
     required(key("at", Shape::Duration, "How long after the start.")),
     key(
         "answer",
-        Shape::MapOf(&Shape::Word(&["succeeded", "failed", "retry"])),
-        "What a person says became of unknown steps, by step.",
+        Shape::Any,
+        "What a person says became of unknown steps, by step, or by step and item: succeeded, failed or retry.",
     ),
+    key("approve", Shape::Any, "People agree: the step that asks, or a map, or a list of these."),
+    key("deny", Shape::Any, "People say no: the step that asks, or a map, or a list of these."),
+    key("undo", Shape::Texts, "A person takes back what these steps did."),
+    key(
+        "extend",
+        Shape::MapOf(&Shape::Duration),
+        "A person keeps what a step did in force for so long from now on, by step.",
+    ),
+    key("freeze", Shape::Text, "A person stops all side effects, for this reason."),
+    key("unfreeze", Shape::Bool, "A person lets side effects begin again."),
     key("resolve", Shape::Any, "Alerts resolve: true for all that fire, or labels for those that have these."),
     key(
         "fire",
@@ -104,15 +128,48 @@ pub(crate) const MOMENT: &[Key] = &[
     ),
     key("emit", Shape::Any, "Something else comes in; written as event."),
     key("cancel", Shape::Text, "A person cancels the run, for this reason."),
+    key("undo_all", Shape::Bool, "Whether what the run did is taken back when it is cancelled; beside cancel."),
     key("acknowledge", Shape::Bool, "A person takes notice of the incident."),
     key("crash", Shape::Bool, "The engine dies and starts again; what was under way is lost."),
     key("expect", Shape::Any, "What must be true once all that happened at this moment has had its effects."),
 ];
 
+/// Who decides, where it is a map.
+pub(crate) const DECISION: &[Key] = &[
+    required(key("step", Shape::Text, "The step that asks.")),
+    key("by", Shape::Text, "The person; one who may decide by default."),
+    key("groups", Shape::Texts, "The groups that the person belongs to; those that are asked by default."),
+    key("reason", Shape::Text, "Why, by the person."),
+];
+
+/// What is expected of a question.
+pub(crate) const ASKED: &[Key] = &[
+    key("prompt", Shape::Text, "A part of the question."),
+    key(
+        "targets",
+        Shape::MapOf(&Shape::Any),
+        "What would be done, by step: rendered parameters, of which others may be there too; a list of them for items.",
+    ),
+    key("state", Shape::Word(ASKED_STATES), "Whether it is still asked, or how it was decided."),
+];
+
+pub(crate) const ASKED_STATES: &[&str] = &["open", "approved", "denied", "expired"];
+
 pub(crate) const EXPECT: &[Key] = &[
     key("run", Shape::Word(RUN_STATES), "The state of the last run; none where none may have started."),
     key("runs", Shape::Whole { least: 0, most: 10_000 }, "How many runs of the playbook have started."),
-    key("steps", Shape::MapOf(&Shape::Word(STEP_STATES)), "The states of steps, by step."),
+    key(
+        "steps",
+        Shape::MapOf(&Shape::Word(STEP_STATES)),
+        "The states of steps, by step; of a sub-playbook as playbook/step.",
+    ),
+    key(
+        "items",
+        Shape::MapOf(&Shape::MapOf(&Shape::Word(STEP_STATES))),
+        "The states of items, by step and by the item's text.",
+    ),
+    key("approvals", Shape::Any, "The steps that ask people at this moment, no others; or questions by step."),
+    key("inforce", Shape::Texts, "The steps of which something is in force, no others; of one item as step[item]."),
     key("order", Shape::Texts, "These steps started, in this order; others may lie between them."),
     key("calls", Shape::Any, "What the attempts of steps were given, by step: a number of attempts, or a map."),
     key("outputs", Shape::MapOf(&Shape::Any), "Outputs of steps, by step; others may be there too."),
@@ -132,6 +189,8 @@ pub(crate) const EXPECT: &[Key] = &[
 
 pub(crate) const CALLS: &[Key] = &[
     key("count", Shape::Whole { least: 0, most: 10_000 }, "How many attempts were made; at least one by default."),
+    key("item", Shape::Text, "The item whose attempts they are; all by default."),
+    key("purpose", Shape::Word(&["do", "verify", "undo"]), "Whether they do, verify or undo; do by default."),
     key(
         "with",
         Shape::MapOf(&Shape::Any),
@@ -153,14 +212,34 @@ pub fn test_schema() -> Value {
     let mut root = table(FILE, &[("tests", list("test"))]);
     root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     root["title"] = "Stanch tests of playbooks".into();
-    let mocks =
-        by_step(json!({"anyOf": [reference("mock"), {"type": "array", "items": reference("mock"), "minItems": 1}]}));
-    let test =
-        [("event", reference("event")), ("mocks", mocks), ("then", list("moment")), ("expect", reference("expect"))];
+    let mocks = json!({"anyOf": [reference("mock"), {"type": "array", "items": reference("mock"), "minItems": 1}]});
+    let apart = |keys: Vec<Key>, items: bool| {
+        let mut shapes = vec![("do", mocks.clone()), ("verify", mocks.clone()), ("undo", mocks.clone())];
+        if items {
+            shapes.push(("items", by_step(reference("item_mock"))));
+        }
+        let one = table(&keys, &shapes);
+        json!({"anyOf": [one, {"type": "array", "items": reference("mock"), "minItems": 1}]})
+    };
+    let of_item: Vec<Key> = STEP_MOCK.iter().filter(|key| key.name != "items").chain(MOCK).copied().collect();
+    let of_step: Vec<Key> = STEP_MOCK.iter().chain(MOCK).copied().collect();
+    let test = [
+        ("event", reference("event")),
+        ("mocks", by_step(reference("step_mock"))),
+        ("then", list("moment")),
+        ("expect", reference("expect")),
+    ];
+    let word = json!({"enum": ["succeeded", "failed", "retry"]});
+    let decision = json!({"anyOf": [{"type": "string"}, table(DECISION, &[])]});
+    let decisions = json!({"anyOf": [decision, {"type": "array", "items": decision}]});
+    let asked = json!({"anyOf": [{"type": "array", "items": {"type": "string"}}, by_step(table(ASKED, &[]))]});
     let moment = [
         ("resolve", all_or_labels.clone()),
         ("fire", all_or_labels),
         ("emit", reference("event")),
+        ("answer", by_step(json!({"anyOf": [word.clone(), by_step(word)]}))),
+        ("approve", decisions.clone()),
+        ("deny", decisions),
         ("expect", reference("expect")),
     ];
     let calls = by_step(json!({"anyOf": [{"type": "integer", "minimum": 0}, table(CALLS, &[])]}));
@@ -171,8 +250,10 @@ pub fn test_schema() -> Value {
         "test": table(TEST, &test),
         "event": event,
         "mock": table(MOCK, &[]),
+        "item_mock": apart(of_item, false),
+        "step_mock": apart(of_step, true),
         "moment": table(MOMENT, &moment),
-        "expect": table(EXPECT, &[("calls", calls)]),
+        "expect": table(EXPECT, &[("calls", calls), ("approvals", asked)]),
     });
     root
 }

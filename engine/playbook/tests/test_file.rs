@@ -22,10 +22,10 @@ fn a_test_is_read_with_its_places() {
     let test = &file.tests[0];
     assert!(matches!(&test.event, EventSpec::Nats { subject, .. } if subject == "a.b"));
     assert!(matches!(
-        &test.mock("contain.one").unwrap().attempts[0].outcome,
+        &test.mock("p", "contain.one").unwrap().own.attempts[0].outcome,
         MockOutcome::Fails { retryable: true, .. }
     ));
-    let two = test.mock("contain.two").unwrap();
+    let two = &test.mock("p", "contain.two").unwrap().own;
     assert_eq!((two.attempts.len(), two.attempts[0].takes), (3, Duration::from_secs(3)));
     assert_eq!(two.attempts[2].outcome, MockOutcome::Succeeds(None));
     let moments: Vec<_> = test.then.iter().map(|moment| moment.at.as_secs()).collect();
@@ -54,6 +54,25 @@ fn every_mistake_has_its_place_and_remedy() {
         ("    expect: {run: failed}\n    mocks: {a: {fails: x, unknown: y}}\n", "fails or is unknown, not both"),
         ("    expect: {run: failed}\n    mocks: {a: {unknown: y, result: 1}}\n", "an unknown attempt has no result"),
         ("    expect: {run: failed}\n    mocks: {a: {retryable: true}}\n", "retryable stands beside fails"),
+        ("    expect: {run: failed}\n    mocks: {a: {do: {}, fails: x}}\n", "fails and do say the same thing"),
+        ("    expect: {run: failed}\n    mocks: {a: {verify: []}}\n", "the mocks of verify are empty"),
+        ("    expect: {run: failed}\n    mocks: {a: {undo: {fials: x}}}\n", "did you mean fails?"),
+        ("    expect: {run: failed}\n    mocks: {a: {items: {h: {items: {}}}}}\n", "unknown key \"items\" in a mock"),
+        ("    expect: {run: failed}\n    mocks: {a: {items: [h]}}\n", "items must be a map"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, approve: {by: ann}}]\n", "step is missing"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, deny: {step: a, grops: [b]}}]\n", "did you mean groups?"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, extend: {a: soon}}]\n", "soon"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, undo_all: true}]\n", "undo_all stands beside cancel"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, unfreeze: false}]\n", "only true means something here"),
+        (
+            "    expect: {run: failed}\n    then: [{at: 1m, answer: {a: {h: maybe}}}]\n",
+            "\"maybe\" is not one of succeeded",
+        ),
+        ("    expect: {approvals: {a: {promt: x}}}\n", "did you mean prompt?"),
+        ("    expect: {approvals: {a: {state: asked}}}\n", "\"asked\" is not one of open"),
+        ("    expect: {items: {a: succeeded}}\n", "the items of a step must be a map"),
+        ("    expect: {inforce: {a: b}}\n", "inforce must be a list"),
+        ("    expect: {calls: {a: {purpose: redo}}}\n", "\"redo\" is not one of do, verify, undo"),
         ("    expect: {run: failed}\n    then: [{resolve: true}]\n", "the moment has no time; add at: 5m"),
         ("    expect: {run: failed}\n    then: [{at: 1m}]\n", "nothing happens at this moment"),
         ("    expect: {run: failed}\n    then: [{at: 1m, crash: false}]\n", "only true means something here"),

@@ -190,6 +190,20 @@ impl Simulation {
         self.command(command).expect("a delivery is never refused")
     }
 
+    /// Whether nothing comes by itself any more, beside reminders of people and watchdogs.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let run = |run: &Arc<Run>| run.timer().is_some() || run.started().any(|(_, step)| step.state.timer().is_some());
+        let settles = |of: &Arc<stanch_core::incident::Incident>| {
+            let reacts = of.care.as_deref().is_some_and(|care| care.reacts && !care.settled);
+            let free = of.live_runs.is_empty() && of.failed_runs == 0;
+            of.is_open() && of.settles_at.is_some() && (free || (reacts && !of.live_runs.is_empty()))
+        };
+        !self.state.runs.values().any(run)
+            && !self.state.inforce.values().any(|of| of.timer().is_some())
+            && !self.state.incidents.values().any(settles)
+    }
+
     /// A run, live or over.
     #[must_use]
     pub fn run(&self, id: RunId) -> Option<&Arc<Run>> {

@@ -354,9 +354,9 @@ fn started(simulation: &Simulation, plan: &Plan) -> Option<RunId> {
 }
 
 /// Attempts come out as they were recorded; the last outcome repeats.
-fn outcomes(recorded: &Recorded) -> impl FnMut(&Assignment) -> Reply + '_ {
+fn outcomes(recorded: &Recorded) -> impl FnMut(&Assignment, &State) -> Reply + '_ {
     let mut made: HashMap<Tried, usize> = HashMap::new();
-    move |assignment| {
+    move |assignment, _| {
         let tried = Tried::of(assignment.playbook.clone(), &assignment.attempt);
         let attempts = recorded.attempts_of(&tried);
         let number = made.entry(tried).or_default();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use stanch_core::attempt::AttemptId;
-use stanch_core::{Assignment, Command, Outcome};
+use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::{Assignment, Command, Outcome, State};
 use stanch_playbook::time::said_duration;
 use stanch_playbook::{Phase, Timestamp};
 
@@ -23,7 +23,7 @@ pub struct Stage<'a> {
     /// The engine without a shell.
     pub simulation: Simulation,
     under_way: Vec<UnderWay>,
-    reply: Box<dyn FnMut(&Assignment) -> Reply + 'a>,
+    reply: Box<dyn FnMut(&Assignment, &State) -> Reply + 'a>,
     done: usize,
 }
 
@@ -35,12 +35,12 @@ struct UnderWay {
 
 impl<'a> Stage<'a> {
     /// A stage on which attempts come out as `reply` says.
-    pub fn new(simulation: Simulation, reply: impl FnMut(&Assignment) -> Reply + 'a) -> Self {
+    pub fn new(simulation: Simulation, reply: impl FnMut(&Assignment, &State) -> Reply + 'a) -> Self {
         Self { simulation, under_way: Vec::new(), reply: Box::new(reply), done: 0 }
     }
 
     /// Lets everything come about that is due until `at`, that moment included; without one, until nothing is under way
-    /// and no timer is armed.
+    /// and nothing comes by itself but reminders of people, which an incident that nobody closes has for ever.
     ///
     /// # Errors
     /// [`Restless`] where that does not end.
@@ -50,6 +50,9 @@ impl<'a> Stage<'a> {
             let first = self.under_way.iter().enumerate().min_by_key(|(index, one)| (one.due, *index));
             let first = first.map(|(index, one)| (one.due, index));
             let timer = self.simulation.state.next_timer();
+            if at.is_none() && first.is_none() && self.simulation.is_at_rest() {
+                break;
+            }
             let next = match (first, timer) {
                 (Some((due, _)), Some(timer)) => due.min(timer),
                 (Some((due, _)), None) => due,
@@ -92,7 +95,7 @@ impl<'a> Stage<'a> {
             if self.under_way.iter().any(|one| one.attempt == assignment.attempt) {
                 continue;
             }
-            let Reply { mut outcome, mut takes } = (self.reply)(assignment);
+            let Reply { mut outcome, mut takes } = (self.reply)(assignment, &simulation.state);
             if takes > assignment.timeout {
                 takes = assignment.timeout;
                 outcome = Outcome::Unknown { reason: format!("timed out after {}", said_duration(takes)) };
@@ -103,7 +106,8 @@ impl<'a> Stage<'a> {
         for one in &mut self.under_way {
             let Some(run) = simulation.state.runs.get(&one.attempt.run) else { continue };
             let finally = one.attempt.step.as_str().starts_with(Phase::Finally.as_str());
-            if run.cancel.is_some() && !finally && one.due > simulation.now {
+            let stops = one.attempt.purpose != Purpose::Undo;
+            if run.cancel.is_some() && stops && !finally && one.due > simulation.now {
                 one.due = simulation.now;
                 one.outcome = Outcome::Unknown { reason: "stopped, since the run was cancelled".to_owned() };
             }

@@ -7,17 +7,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stanch_core::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
-use stanch_core::record::{Actor, Answer};
-use stanch_core::run::Run;
-use stanch_core::{Assignment, AttemptId, Body, Command, IncidentId, Outcome, Record, RunId, Settings};
-use stanch_playbook::test_file::{EventSpec, Expectation, Happening, MockOutcome, Place, TestCase, Want, names};
+use stanch_core::attempt::Purpose;
+use stanch_core::command::Person;
+use stanch_core::record::{Actor, Answer, Verdict};
+use stanch_core::run::{Run, StepState};
+use stanch_core::{Assignment, AttemptId, Body, Command, IncidentId, Outcome, Record, RunId, Settings, State};
+use stanch_playbook::test_file::{
+    Decision, EventSpec, Expectation, Happening, MockOutcome, Mocks, Place, TestCase, Want, item_text, names,
+    playbook_and_step,
+};
 use stanch_playbook::time::shown_duration;
-use stanch_playbook::{Plan, StepKey, Timestamp};
+use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 
 use crate::shown::{difference, with_marks};
 use crate::stage::{Reply, Stage};
 use crate::stimulus::{Read, Stimulus};
-use crate::{Restless, Simulation};
+use crate::{Restless, Simulation, family};
 
 /// What a test came to.
 #[derive(Debug)]
@@ -71,22 +76,26 @@ pub struct StepSeen {
     pub attempts: usize,
 }
 
-/// Engines that have a playbook loaded and nothing else, so that a thousand tests compile it once.
+/// Engines that have a playbook loaded with those that it runs and nothing else, so that a thousand tests compile it once.
 #[derive(Default)]
-pub struct Engines(HashMap<stanch_playbook::PlanDigest, Simulation>);
+pub struct Engines(HashMap<Vec<stanch_playbook::PlanDigest>, Simulation>);
 
 impl Engines {
-    fn of(&mut self, plan: &Arc<Plan>) -> Simulation {
-        let engine = self
-            .0
-            .entry(plan.digest)
-            .or_insert_with(|| Simulation::starting_at(vec![Arc::clone(plan)], Settings::default(), Timestamp::EPOCH));
-        engine.clone()
+    fn of(&mut self, family: Vec<Arc<Plan>>) -> Simulation {
+        let digests = family.iter().map(|plan| plan.digest).collect();
+        let start = || Simulation::starting_at(family, Settings::default(), Timestamp::EPOCH);
+        self.0.entry(digests).or_insert_with(start).clone()
     }
 }
 
-/// Runs one test of a playbook.
-pub fn run(engines: &mut Engines, plan: &Arc<Plan>, test: &TestCase, read: &dyn Read) -> TestReport {
+/// Runs one test of a playbook; `plans` are all those that it could run.
+pub fn run(
+    engines: &mut Engines,
+    plan: &Arc<Plan>,
+    plans: &[Arc<Plan>],
+    test: &TestCase,
+    read: &dyn Read,
+) -> TestReport {
     let start = test.start.unwrap_or(TestCase::START);
     let first = match Stimulus::of(&test.event, plan, start, 0, read) {
         Ok(first) => first,
@@ -97,7 +106,7 @@ pub fn run(engines: &mut Engines, plan: &Arc<Plan>, test: &TestCase, read: &dyn 
         (EventSpec::File { .. }, None) => first.time().unwrap_or(start),
         _ => start,
     };
-    let mut simulation = engines.of(plan);
+    let mut simulation = engines.of(family(plan, plans));
     simulation.now = start;
     let mut tester = Tester {
         stage: Stage::new(simulation, mocked(test)),
@@ -154,18 +163,29 @@ fn unusable(test: &TestCase, reason: String) -> TestReport {
 }
 
 /// How the attempts of a test come out.
-fn mocked(test: &TestCase) -> impl FnMut(&Assignment) -> Reply + '_ {
-    let mut made: HashMap<(RunId, StepKey), usize> = HashMap::new();
-    move |assignment| {
-        let AttemptId { run, step, .. } = &assignment.attempt;
-        let made = made.entry((*run, step.clone())).or_default();
+fn mocked(test: &TestCase) -> impl FnMut(&Assignment, &State) -> Reply + '_ {
+    type Tried = (RunId, StepKey, Option<u32>, Purpose);
+    let mut made: HashMap<Tried, usize> = HashMap::new();
+    move |assignment, state| {
+        let AttemptId { run, step, item, purpose, .. } = &assignment.attempt;
+        let made = made.entry((*run, step.clone(), *item, *purpose)).or_default();
         let number = *made;
         *made += 1;
-        let Some(mock) = test.mock(step.as_str()) else {
+        let of = |mocks: &'_ Mocks| match purpose {
+            Purpose::Do => mocks.attempts.clone(),
+            Purpose::Verify => mocks.verify.clone(),
+            Purpose::Undo => mocks.undo.clone(),
+        };
+        let mock = test.mock(assignment.playbook.as_str(), step.as_str());
+        let special = mock.filter(|mock| !mock.items.is_empty()).and_then(|mock| {
+            let of_item = mock.items.get(&item_text(&item_value(state, &assignment.attempt)?))?;
+            Some(of(of_item)).filter(|attempts| !attempts.is_empty())
+        });
+        let attempts = special.or_else(|| mock.map(|mock| of(&mock.own))).unwrap_or_default();
+        let Some(mock) = attempts.get(number).or(attempts.last()) else {
             let output = plausible(assignment.action.as_str());
             return Reply { outcome: Outcome::Succeeded { output }, takes: Duration::ZERO };
         };
-        let mock = &mock.attempts[number.min(mock.attempts.len() - 1)];
         let outcome = match &mock.outcome {
             MockOutcome::Succeeds(result) => {
                 let output = result.clone().unwrap_or_else(|| plausible(assignment.action.as_str()));
@@ -181,6 +201,21 @@ fn mocked(test: &TestCase) -> impl FnMut(&Assignment) -> Reply + '_ {
         };
         Reply { outcome, takes: mock.takes }
     }
+}
+
+/// What the item is that an attempt is for: an undo may outlive its run.
+fn item_value(state: &State, attempt: &AttemptId) -> Option<Value> {
+    let item = attempt.item?;
+    let contained = || {
+        let mut of = state.contained_by(attempt.run, &attempt.step);
+        of.find(|one| one.item == Some(item)).and_then(|one| one.value.as_deref().cloned())
+    };
+    let live = || {
+        let run = state.runs.get(&attempt.run)?;
+        let step = state.plan(run.plan)?.step_index(&attempt.step)?;
+        run.at(stanch_core::run::Place { step, item: Some(item) })?.value.as_deref().cloned()
+    };
+    live().or_else(contained)
 }
 
 /// The result of an action that went well and had nothing to say.
@@ -262,24 +297,60 @@ impl Tester<'_> {
         let run = self.runs().last().copied();
         let person = || Actor::person("local");
         let (path, command) = match happening {
-            Happening::Answer { step, place, answer } => {
+            Happening::Answer { step, item, place, answer } => {
                 let path = format!("then.answer.{step}");
-                let key = self.plan.steps.iter().find(|of| names(step, of.key.as_str())).map(|of| of.key.clone());
-                let (Some(run), Some(key)) = (run, key) else {
+                let Some((run, _, key, index)) = self.step(step) else {
                     return self.fail(*place, &path, Some(at), "a run with an unknown step", "no run has started");
+                };
+                let item = match item {
+                    None => None,
+                    Some(text) => match item_of(&run, index, text) {
+                        Some(item) => Some(item),
+                        None => return self.fail(*place, &path, Some(at), format!("an item {text}"), "none"),
+                    },
                 };
                 let answer = match *answer {
                     "succeeded" => Answer::Succeeded,
                     "failed" => Answer::Failed,
                     _ => Answer::Retry,
                 };
-                let command =
-                    Command::AnswerStep { actor: person(), run, step: key, item: None, answer, note: String::new() };
+                let (run, note) = (run.id, String::new());
+                let command = Command::AnswerStep { actor: person(), run, step: key, item, answer, note };
                 if let Err(rejected) = self.stage.simulation.command(command) {
                     self.fail(*place, &path, Some(at), "the step to be unknown", rejected);
                 }
                 return;
             }
+            Happening::Decide(decision) => return self.decide(decision, at),
+            Happening::Undo(step, place) | Happening::Extend(step, _, place) => {
+                let word = if matches!(happening, Happening::Undo(..)) { "undo" } else { "extend" };
+                let path = format!("then.{word}.{step}");
+                let found = self.step(step).map(|(run, _, key, _)| (run.id, key));
+                let of = |(run, key): (RunId, StepKey)| {
+                    let contained = self.stage.simulation.state.contained_by(run, &key);
+                    contained.map(|of| of.id).collect::<Vec<_>>()
+                };
+                let containments = found.map(of).unwrap_or_default();
+                if containments.is_empty() {
+                    return self.fail(*place, &path, Some(at), "something in force", "nothing is");
+                }
+                // As `on_failure: undo` does: the last first.
+                for containment in containments.into_iter().rev() {
+                    let (actor, reason) = (person(), String::new());
+                    let command = match happening {
+                        Happening::Extend(_, by, _) => {
+                            Command::ExtendContainment { actor, containment, until: Some(now.plus(*by)), reason }
+                        }
+                        _ => Command::UndoContainment { actor, containment, reason },
+                    };
+                    if let Err(rejected) = self.stage.simulation.command(command) {
+                        self.fail(*place, &path, Some(at), "to be possible", rejected);
+                    }
+                }
+                return;
+            }
+            Happening::Freeze(reason) => ("then.freeze", Command::Freeze { actor: person(), reason: reason.clone() }),
+            Happening::Unfreeze => ("then.unfreeze", Command::Unfreeze { actor: person(), reason: String::new() }),
             Happening::Resolve(labels) => {
                 let chosen: Vec<_> = self
                     .alerts
@@ -311,11 +382,11 @@ impl Tester<'_> {
                 return self.emit(&EventSpec::Alerts(vec![spec]), place, "then.fire", at);
             }
             Happening::Emit(spec, place) => return self.emit(spec, *place, "then.emit", at),
-            Happening::Cancel(reason) => {
+            Happening::Cancel { reason, undo } => {
                 let Some(run) = run else {
                     return self.fail(place, "then.cancel", Some(at), "a live run", "no run has started");
                 };
-                ("then.cancel", Command::CancelRun { actor: person(), run, reason: reason.clone(), undo: false })
+                ("then.cancel", Command::CancelRun { actor: person(), run, reason: reason.clone(), undo: *undo })
             }
             Happening::Acknowledge => {
                 let Some(incident) = self.incident() else {
@@ -338,13 +409,61 @@ impl Tester<'_> {
         }
     }
 
+    fn decide(&mut self, decision: &Decision, at: Duration) {
+        let path = format!("then.{}.{}", if decision.approves { "approve" } else { "deny" }, decision.step);
+        let asked = self.step(&decision.step).and_then(|(run, _, key, _)| {
+            let mut questions = self.stage.simulation.state.questions().map(|(_, _, question)| &question.asked);
+            questions.find(|asked| asked.run == run.id && asked.step == key).cloned()
+        });
+        let Some(asked) = asked else {
+            return self.fail(decision.place, &path, Some(at), "a question", "nobody is asked");
+        };
+        let groups = asked.from.iter().filter_map(|who| who.strip_prefix("group:")).map(str::to_owned);
+        let groups = decision.groups.clone().unwrap_or_else(|| groups.collect());
+        let named = asked.from.iter().find(|who| !who.starts_with("group:")).cloned();
+        let name = decision.by.clone().or(named).unwrap_or_else(|| "tester".to_owned());
+        let command = Command::DecideApproval {
+            actor: Actor::person(&name),
+            person: Person { name, groups, via: "test".to_owned() },
+            approval: asked.approval,
+            verdict: if decision.approves { Verdict::Approved } else { Verdict::Denied },
+            digest: asked.digest.to_string(),
+            reason: decision.reason.clone(),
+        };
+        let refused = match self.stage.simulation.command(command) {
+            Ok(receipt) => receipt.refused,
+            Err(rejected) => Some(rejected),
+        };
+        if let Some(rejected) = refused {
+            self.refusals.push(rejected.to_string());
+            if !self.may_be_refused {
+                self.fail(decision.place, &path, Some(at), "to be allowed", rejected);
+            }
+        }
+    }
+
     /// The playbook's runs, oldest first.
     fn runs(&self) -> Vec<RunId> {
-        let started = |record: &Record| match &record.body {
-            Body::RunStarted(body) if body.playbook == self.plan.name => Some(body.run),
+        self.runs_of(&self.plan.name).collect()
+    }
+
+    fn runs_of<'b>(&'b self, playbook: &'b PlaybookName) -> impl Iterator<Item = RunId> + 'b {
+        self.stage.simulation.records.iter().filter_map(move |record| match &record.body {
+            Body::RunStarted(body) if body.playbook == *playbook => Some(body.run),
             _ => None,
-        };
-        self.stage.simulation.records.iter().filter_map(started).collect()
+        })
+    }
+
+    /// The step that a person means, in the last run of its playbook.
+    fn step(&self, written: &str) -> Option<(Arc<Run>, Arc<Plan>, StepKey, usize)> {
+        let (playbook, step) = playbook_and_step(written);
+        let name = playbook.map_or_else(|| self.plan.name.clone(), PlaybookName::new);
+        let run = self.runs_of(&name).last().and_then(|id| self.stage.simulation.run(id))?;
+        let plan = self.stage.simulation.state.plan(run.plan).cloned();
+        let plan = plan.or_else(|| (run.plan == self.plan.digest).then(|| Arc::clone(self.plan)))?;
+        let index = plan.steps.iter().position(|of| names(step, of.key.as_str()))?;
+        let key = plan.steps[index].key.clone();
+        Some((Arc::clone(run), plan, key, index))
     }
 
     fn run(&self) -> Option<&Arc<Run>> {
@@ -390,10 +509,38 @@ impl Tester<'_> {
             }
             Want::Runs(count) => same(count, self.runs().len()),
             Want::Step(step, state) => {
-                let run = self.look().ok_or_else(|| ((*state).to_owned(), no_run()))?;
-                let Some(of) = run.steps.iter().find(|of| names(step, of.step.as_str())) else { return Ok(()) };
-                let why = of.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-                same(state, of.state).map_err(|(expected, seen)| (expected, format!("{seen}{why}")))
+                let (run, _, _, index) = self.step(step).ok_or_else(|| ((*state).to_owned(), no_run()))?;
+                let of = &run.steps[index].state;
+                let why = of.error().map(|error| format!(": {error}")).unwrap_or_default();
+                same(state, of.as_str()).map_err(|(expected, seen)| (expected, format!("{seen}{why}")))
+            }
+            Want::Item { step, item, state } => {
+                let (run, _, _, index) = self.step(step).ok_or_else(|| ((*state).to_owned(), no_run()))?;
+                let of = item_of(&run, index, item).and_then(|at| run.steps[index].items.get(at as usize));
+                let Some(of) = of else {
+                    let all: Vec<String> =
+                        run.steps[index].items.iter().filter_map(|of| of.value.as_deref()).map(item_text).collect();
+                    return Err(((*state).to_owned(), format!("no such item among {}", all.join(", "))));
+                };
+                let why = of.state.error().map(|error| format!(": {error}")).unwrap_or_default();
+                same(state, of.state.as_str()).map_err(|(expected, seen)| (expected, format!("{seen}{why}")))
+            }
+            Want::Asks(steps) => {
+                let asked = self.stage.simulation.state.questions();
+                let asked: Vec<String> = asked.map(|(_, _, of)| self.written(of.asked.run, &of.asked.step)).collect();
+                set(steps, &asked)
+            }
+            Want::Question { step, prompt, targets, state } => self.question(step, prompt.as_deref(), targets, *state),
+            Want::InForce(steps) => {
+                let inforce = self.stage.simulation.state.inforce.values();
+                let inforce: Vec<String> = inforce
+                    .map(|of| {
+                        let step = self.written(of.run, &of.step);
+                        let item = of.value.as_deref().map(|value| format!("[{}]", item_text(value)));
+                        format!("{step}{}", item.unwrap_or_default())
+                    })
+                    .collect();
+                set(steps, &inforce)
             }
             Want::Order(steps) => {
                 let started = self.started();
@@ -411,21 +558,21 @@ impl Tester<'_> {
                     if missing.is_empty() { String::new() } else { format!("; never started: {}", missing.join(", ")) };
                 Err((steps.join(", "), format!("{}{note}", listed.join(", "))))
             }
-            Want::Calls { step, count, with, env } => self.calls(step, *count, with.as_ref(), env.as_ref()),
+            Want::Calls { step, item, purpose, count, with, env } => {
+                let made = self.made(step, item.as_deref(), purpose);
+                calls(&made, *count, with.as_ref(), env.as_ref())
+            }
             Want::Outputs(step, wanted) => {
-                let run = self.run().ok_or_else(|| (wanted.to_string(), no_run()))?;
-                let of = self.plan.steps.iter().position(|of| names(step, of.key.as_str()));
-                let outputs = of.map_or(&Value::Null, |index| &*run.steps[index].outputs);
-                agree(wanted, outputs)
+                let (run, _, _, index) = self.step(step).ok_or_else(|| (wanted.to_string(), no_run()))?;
+                agree(wanted, &run.steps[index].outputs)
             }
             Want::Inputs(wanted) => {
                 let run = self.run().ok_or_else(|| (wanted.to_string(), no_run()))?;
                 agree(wanted, &run.inputs)
             }
             Want::Error(step, text) => {
-                let run = self.look().ok_or_else(|| (text.clone(), no_run()))?;
-                let of = run.steps.iter().find(|of| names(step, of.step.as_str()));
-                match of.and_then(|of| of.error.as_ref()) {
+                let (run, _, _, index) = self.step(step).ok_or_else(|| (text.clone(), no_run()))?;
+                match run.steps[index].state.error() {
                     Some(error) if error.contains(text.as_str()) => Ok(()),
                     Some(error) => Err((format!("{text:?} in it"), error.to_string())),
                     None => Err((format!("{text:?} in it"), "no error".to_owned())),
@@ -494,6 +641,7 @@ impl Tester<'_> {
             let step = match &record.body {
                 Body::AttemptScheduled(body) if body.attempt.run == run => &body.attempt.step,
                 Body::StepWaiting(body) if body.run == run => &body.step,
+                Body::ApprovalRequested(body) if body.run == run => &body.step,
                 _ => continue,
             };
             if !started.contains(step) {
@@ -503,37 +651,61 @@ impl Tester<'_> {
         started
     }
 
-    fn calls(
+    /// A step as a person writes it, of the tested playbook or of another.
+    fn written(&self, run: RunId, step: &StepKey) -> String {
+        let name = step.as_str().split_once('.').map_or(step.as_str(), |(_, name)| name);
+        match self.stage.simulation.run(run) {
+            Some(run) if run.playbook != self.plan.name => format!("{}/{name}", run.playbook),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// What a step asks or asked last.
+    fn question(
         &self,
         step: &str,
-        count: Option<u32>,
-        with: Option<&Value>,
-        env: Option<&Value>,
+        prompt: Option<&str>,
+        targets: &BTreeMap<String, Value>,
+        state: Option<&'static str>,
     ) -> Result<(), (String, String)> {
-        let run = self.run().map(|run| run.id);
-        let made: Vec<&Assignment> = self
-            .stage
-            .simulation
-            .dispatched
-            .iter()
-            .filter(|one| Some(one.attempt.run) == run && names(step, one.attempt.step.as_str()))
-            .collect();
-        let attempts = |count: usize| if count == 1 { "1 attempt".to_owned() } else { format!("{count} attempts") };
-        match count {
-            Some(count) if made.len() != count as usize => {
-                return Err((attempts(count as usize), attempts(made.len())));
-            }
-            None if made.is_empty() => return Err(("an attempt".to_owned(), "none".to_owned())),
-            _ => {}
-        }
-        for (name, wanted, of) in
-            [("with", with, made.last().map(|one| &one.with)), ("env", env, made.last().map(|one| &one.env))]
+        let nobody = || ("a question".to_owned(), "nobody was asked".to_owned());
+        let (run, _, _, index) = self.step(step).ok_or_else(nobody)?;
+        let of = &run.steps[index];
+        let question = of.question.as_ref().ok_or_else(nobody)?;
+        if let Some(prompt) = prompt
+            && !question.asked.prompt.contains(prompt)
         {
-            let (Some(wanted), Some(seen)) = (wanted, of) else { continue };
-            agree(wanted, &with_marks(seen))
-                .map_err(|(expected, seen)| (format!("{name}{expected}"), format!("{name}{seen}")))?;
+            return Err((format!("{prompt:?} in it"), format!("{:?}", question.asked.prompt)));
         }
-        Ok(())
+        for (step, wanted) in targets {
+            let mut of = question.asked.targets.iter();
+            let Some(target) = of.find(|target| names(step, target.step.as_str())) else {
+                let all: Vec<&str> = question.asked.targets.iter().map(|target| target.step.as_str()).collect();
+                return Err((format!("{step} among the targets"), all.join(", ")));
+            };
+            agree(wanted, &with_marks(&target.with))?;
+        }
+        let last = question.answers.last().map(|(_, verdict, _)| verdict.as_str());
+        let seen = match last {
+            _ if matches!(of.state, StepState::Waiting { .. }) => "open",
+            Some(verdict) => verdict,
+            None => "expired",
+        };
+        state.map_or(Ok(()), |state| same(state, seen))
+    }
+
+    /// The attempts at something, oldest first.
+    fn made(&self, step: &str, item: Option<&str>, purpose: &str) -> Vec<&Assignment> {
+        let Some((run, _, key, index)) = self.step(step) else { return Vec::new() };
+        let item = item.map(|text| item_of(&run, index, text));
+        let wanted = |one: &&Assignment| {
+            let of = &one.attempt;
+            of.run == run.id
+                && of.step == key
+                && of.purpose.as_str() == purpose
+                && item.is_none_or(|item| item.is_some() && of.item == item)
+        };
+        self.stage.simulation.dispatched.iter().filter(wanted).collect()
     }
 
     /// What slack and log steps said, over all runs.
@@ -548,6 +720,45 @@ impl Tester<'_> {
         };
         self.stage.simulation.dispatched.iter().filter_map(said).collect()
     }
+}
+
+/// The item of a step that a person means by its text.
+fn item_of(run: &Run, step: usize, text: &str) -> Option<u32> {
+    let is = |of: &Arc<stanch_core::run::StepRun>| of.value.as_deref().is_some_and(|value| item_text(value) == text);
+    run.steps[step].items.iter().position(is).and_then(|at| u32::try_from(at).ok())
+}
+
+/// Whether those there are all wanted, and none of the wanted is missing; `step` stands for all its items.
+fn set(wanted: &[String], seen: &[String]) -> Result<(), (String, String)> {
+    let is = |wanted: &String, seen: &String| {
+        seen == wanted || seen.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.starts_with('['))
+    };
+    let agrees = wanted.iter().all(|wanted| seen.iter().any(|seen| is(wanted, seen)))
+        && seen.iter().all(|seen| wanted.iter().any(|wanted| is(wanted, seen)));
+    let shown = |list: &[String]| if list.is_empty() { "nothing".to_owned() } else { list.join(", ") };
+    if agrees { Ok(()) } else { Err((shown(wanted), shown(seen))) }
+}
+
+fn calls(
+    made: &[&Assignment],
+    count: Option<u32>,
+    with: Option<&Value>,
+    env: Option<&Value>,
+) -> Result<(), (String, String)> {
+    let attempts = |count: usize| if count == 1 { "1 attempt".to_owned() } else { format!("{count} attempts") };
+    match count {
+        Some(count) if made.len() != count as usize => return Err((attempts(count as usize), attempts(made.len()))),
+        None if made.is_empty() => return Err(("an attempt".to_owned(), "none".to_owned())),
+        _ => {}
+    }
+    for (name, wanted, of) in
+        [("with", with, made.last().map(|one| &one.with)), ("env", env, made.last().map(|one| &one.env))]
+    {
+        let (Some(wanted), Some(seen)) = (wanted, of) else { continue };
+        agree(wanted, &with_marks(seen))
+            .map_err(|(expected, seen)| (format!("{name}{expected}"), format!("{name}{seen}")))?;
+    }
+    Ok(())
 }
 
 fn same(expected: impl ToString, seen: impl ToString) -> Result<(), (String, String)> {

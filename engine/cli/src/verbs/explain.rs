@@ -29,6 +29,9 @@ struct Explained {
     playbooks: Vec<(Arc<Plan>, Vec<Explanation>)>,
 }
 
+/// A playbook that would start, its incident's key, and its severity; none where it only observes.
+type Start = (PlaybookName, String, Option<String>);
+
 /// Explains.
 pub fn run(arguments: &Explain, format: Format) -> Outcome {
     let library = Shelves::default().directory(&arguments.playbooks)?;
@@ -75,11 +78,11 @@ fn of_alert(change: &AlertChange) -> String {
 }
 
 /// The playbooks that an engine with all of them would start, and their incidents: its own word, not a retelling.
-fn starts(plans: &[Arc<Plan>], stimulus: &Stimulus) -> Vec<(PlaybookName, String, String)> {
+fn starts(plans: &[Arc<Plan>], stimulus: &Stimulus) -> Vec<Start> {
     let mut simulation = Simulation::starting_at(plans.to_vec(), Settings::default(), now());
     simulation.command(stimulus.command()).ok();
     let mut incidents = BTreeMap::new();
-    let mut starts = Vec::new();
+    let (mut starts, mut observed) = (Vec::new(), Vec::new());
     for record in &simulation.records {
         match &record.body {
             Body::IncidentOpened(body) => {
@@ -91,14 +94,16 @@ fn starts(plans: &[Arc<Plan>], stimulus: &Stimulus) -> Vec<(PlaybookName, String
                 }
             }
             Body::RunStarted(body) => starts.push((body.playbook.clone(), body.incident)),
+            // It would start, were it not that it only observes.
+            Body::PlaybookObserved(body) => observed.push((body.playbook.clone(), body.key.to_string(), None)),
             _ => {}
         }
     }
     let of = |(playbook, incident)| {
         let (key, severity) = incidents.get(&incident).cloned().unwrap_or_default();
-        (playbook, key, severity)
+        (playbook, key, Some(severity))
     };
-    starts.into_iter().map(of).collect()
+    starts.into_iter().map(of).chain(observed).collect()
 }
 
 fn people(out: &mut String, explained: &Explained) {
@@ -161,9 +166,12 @@ fn trigger(out: &mut String, one: &Explanation) {
     }
 }
 
-fn summary(out: &mut String, starts: &[(PlaybookName, String, String)], library: &Library, directory: &Path) {
+fn summary(out: &mut String, starts: &[Start], library: &Library, directory: &Path) {
     for (playbook, key, severity) in starts {
-        let line = format!("✔ {playbook} would start, incident {} ({severity})", inert(key));
+        let line = match severity {
+            Some(severity) => format!("✔ {playbook} would start, incident {} ({severity})", inert(key)),
+            None => format!("✔ {playbook} only observes, incident {}", inert(key)),
+        };
         out.push_str(&OUT.paint(Style::Green, &line));
         out.push('\n');
     }
@@ -184,7 +192,7 @@ fn summary(out: &mut String, starts: &[(PlaybookName, String, String)], library:
     }
 }
 
-fn result(all: &[Explained], starts: &[(PlaybookName, String, String)], library: &Library) -> Value {
+fn result(all: &[Explained], starts: &[Start], library: &Library) -> Value {
     let check = |check: &Check| {
         json!({
             "what": check.what,
@@ -213,7 +221,7 @@ fn result(all: &[Explained], starts: &[(PlaybookName, String, String)], library:
         .map(|one| json!({"about": one.subject, "playbooks": one.playbooks.iter().map(playbook).collect::<Vec<_>>()}));
     let starts = starts
         .iter()
-        .map(|(playbook, key, severity)| json!({"playbook": playbook, "incident": key, "severity": severity}));
+        .map(|(playbook, key, severity)| json!({"playbook": playbook, "incident": key, "severity": severity, "observes": severity.is_none()}));
     let broken: Vec<&str> = library.problems.iter().map(|problem| problem.file.as_str()).collect();
     json!({
         "starts": starts.collect::<Vec<_>>(),

@@ -15,7 +15,7 @@ use crate::terminal;
 
 /// Draws.
 pub fn run(arguments: &Graph, format: Format) -> Outcome {
-    let plan = playbook_named(&arguments.playbook, &arguments.playbooks)?;
+    let (plan, _) = playbook_named(&arguments.playbook, &arguments.playbooks)?;
     let drawing = drawing(&plan);
     let text = match format {
         Format::Mermaid => graph::mermaid::draw(&drawing),

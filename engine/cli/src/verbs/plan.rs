@@ -10,23 +10,27 @@ use stanch_playbook::Phase;
 use stanch_playbook::evaluate::Preview;
 use stanch_playbook::plan::OnUnknown;
 use stanch_playbook::time::shown_duration;
-use stanch_simulator::foresee::{Foreseen, Foresight, Foretold, NoRun, foresee};
+use stanch_simulator::foresee::{Foreseen, Foresight, Foretold, Looks, NoRun, foresee};
 use stanch_simulator::stimulus::Stimulus;
 
+use super::validate::plural;
 use crate::cases::{from_file, now, playbook_named};
 use crate::cli::Plan;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::format::Format;
 use crate::terminal::{self, OUT, Style, cut, inert, pad, width};
 
+/// How many targets of a step people see; -o json has all.
+const TARGETS: usize = 5;
+
 /// Tells. Exits with 1 where no run would start.
 pub fn run(arguments: &Plan, format: Format) -> Outcome {
-    let plan = playbook_named(&arguments.playbook, &arguments.playbooks)?;
+    let (plan, plans) = playbook_named(&arguments.playbook, &arguments.playbooks)?;
     let stimulus = match &arguments.event {
         Some(file) => from_file(file, arguments.subject.as_deref(), now())?,
         None => by_hand(arguments, &plan),
     };
-    let foresight = foresee(&plan, &stimulus, now()).map_err(|none| match none {
+    let foresight = foresee(&plan, &plans, &stimulus, now()).map_err(|none| match none {
         NoRun::NotTaken => Failure::new(format!("no trigger of {} takes this event", plan.name))
             .help("see what each one saw: stanch explain --event FILE"),
         NoRun::Unusable(reason) => Failure::new(inert(&reason)).help("the event would become a dead letter"),
@@ -36,7 +40,7 @@ pub fn run(arguments: &Plan, format: Format) -> Outcome {
     if format == Format::Table {
         terminal::print(&people(&plan, &foresight))?;
     } else {
-        format.print(&result(&foresight))?;
+        format.print(&result(&plan, &foresight))?;
     }
     Ok(Exit::Done)
 }
@@ -61,15 +65,21 @@ fn people(plan: &stanch_playbook::Plan, foresight: &Foresight) -> String {
         out.push_str(&format!("  {}", OUT.paint(Style::Dim, &inert(&plan.description))));
     }
     out.push('\n');
-    let incident = &foresight.incident;
     out.push_str(&format!(
         "  incident  {} ({:?}): {}\n",
-        inert(&incident.key),
-        incident.severity,
-        inert(&incident.title)
+        inert(&foresight.key),
+        foresight.severity,
+        inert(&foresight.title)
     ));
+    if foresight.observes {
+        let text = "the playbook only observes: none of it is done";
+        out.push_str(&format!("  mode      {}\n", OUT.paint(Style::Yellow, text)));
+    }
+    if !plan.hold.is_zero() {
+        out.push_str(&format!("  hold      {} before the first side effect\n", shown_duration(plan.hold)));
+    }
     let empty = Map::new();
-    let inputs = foresight.run.inputs.as_object().unwrap_or(&empty);
+    let inputs = foresight.inputs.as_object().unwrap_or(&empty);
     let names = inputs.keys().map(|name| width(name)).max().unwrap_or(0);
     for (index, (name, value)) in inputs.iter().enumerate() {
         let head = if index == 0 { "inputs" } else { "" };
@@ -116,7 +126,27 @@ fn people_step(out: &mut String, step: &Foreseen) {
     if let Some(condition) = &step.condition {
         detail("if", &condition_text(condition));
     }
-    for (head, preview) in [("with", &step.with), ("env", &step.env)] {
+    if let Some(items) = &step.items {
+        let value = match &items.value {
+            None => "known once it runs".to_owned(),
+            Some(Err(error)) => format!("fails: {error}"),
+            Some(Ok(list)) => format!("{}, at most {} at once", plural(list.len(), "item"), items.max_parallel),
+        };
+        detail("each of", &format!("{}: {value}", items.written));
+    }
+    if !step.approvals.is_empty() {
+        detail("needs", &format!("people's yes to {}", step.approvals.join(", ")));
+    }
+    for (index, target) in step.targets.iter().take(TARGETS).enumerate() {
+        detail(if index == 0 { "targets" } else { "" }, &target.value.to_string());
+        target.errors.iter().for_each(|error| detail("", &format!("would fail: {error}")));
+    }
+    if step.targets.len() > TARGETS {
+        detail("", &format!("… and {} more; -o json has them all", step.targets.len() - TARGETS));
+    }
+    // Where all its targets are told, what it would be for some item says no more.
+    let with = Some(("with", &step.with)).filter(|_| step.targets.is_empty());
+    for (head, preview) in with.into_iter().chain([("env", &step.env)]) {
         let empty = Map::new();
         for (index, (key, value)) in preview.value.as_object().unwrap_or(&empty).iter().enumerate() {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -129,8 +159,21 @@ fn people_step(out: &mut String, step: &Foreseen) {
             detail("", &format!("would fail: {error}"));
         }
     }
+    if let Some(until) = &step.until {
+        detail("until", &looks(until));
+    }
     if step.uses != "log" {
         detail("takes", &takes(step));
+    }
+    if let Some((call, until)) = &step.verify {
+        detail("verify", &format!("{} {}, {}", call.uses, call.with.value, looks(until)));
+    }
+    if let Some((call, after)) = &step.undo {
+        let after = after.map(|after| format!("; by itself after {}", shown_duration(after))).unwrap_or_default();
+        detail("undo", &format!("{} {}{after}", call.uses, call.with.value));
+    }
+    if let Some(budget) = &step.budget {
+        detail("budget", &format!("{budget}: over it, people are asked"));
     }
     let unknown = match step.on_unknown {
         OnUnknown::Verify => Some("its verification tells"),
@@ -158,6 +201,10 @@ fn condition_text(condition: &Foretold) -> String {
     format!("{}: {verdict}{seen}", condition.written)
 }
 
+fn looks(until: &Looks) -> String {
+    format!("{}, every {}, within {}", until.written, shown_duration(until.every), shown_duration(until.within))
+}
+
 fn takes(step: &Foreseen) -> String {
     let at_most = |length: Duration| format!("at most {}", shown_duration(length));
     if step.attempts == 0 {
@@ -182,9 +229,10 @@ fn takes(step: &Foreseen) -> String {
     format!("up to {} attempts{limit}, after {}{all}", step.attempts, delays.join(", "))
 }
 
-fn result(foresight: &Foresight) -> Value {
+fn result(plan: &stanch_playbook::Plan, foresight: &Foresight) -> Value {
     let seconds = |length: Duration| length.as_secs_f64();
     let preview = |preview: &Preview| json!({"value": preview.value, "open": preview.open, "errors": preview.errors});
+    let looks = |until: &Looks| json!({"if": until.written, "every_seconds": seconds(until.every), "within_seconds": seconds(until.within)});
     let step = |step: &Foreseen| {
         json!({
             "step": step.step,
@@ -198,7 +246,19 @@ fn result(foresight: &Foresight) -> Value {
                 "values": condition.values,
             })),
             "uses": step.uses,
+            "items": step.items.as_ref().map(|items| json!({
+                "written": items.written,
+                "max_parallel": items.max_parallel,
+                "value": items.value.as_ref().and_then(|value| value.as_ref().ok()),
+                "error": items.value.as_ref().and_then(|value| value.as_ref().err()),
+            })),
+            "approvals": step.approvals,
+            "budget": step.budget,
             "with": preview(&step.with),
+            "targets": step.targets.iter().map(preview).collect::<Vec<_>>(),
+            "until": step.until.as_ref().map(looks),
+            "verify": step.verify.as_ref().map(|(of, until)| json!({"uses": of.uses, "with": preview(&of.with), "until": looks(until)})),
+            "undo": step.undo.as_ref().map(|(of, after)| json!({"uses": of.uses, "with": preview(&of.with), "after_seconds": after.map(seconds)})),
             "env": preview(&step.env),
             "side_effects": step.acts,
             "idempotent": step.idempotent,
@@ -211,14 +271,16 @@ fn result(foresight: &Foresight) -> Value {
         })
     };
     json!({
-        "playbook": foresight.run.playbook,
-        "plan": foresight.run.plan,
+        "playbook": plan.name,
+        "plan": plan.digest,
+        "observes": foresight.observes,
+        "hold_seconds": seconds(plan.hold),
         "incident": {
-            "key": foresight.incident.key,
-            "severity": foresight.incident.severity,
-            "title": foresight.incident.title,
+            "key": foresight.key,
+            "severity": foresight.severity,
+            "title": foresight.title,
         },
-        "inputs": foresight.run.inputs,
+        "inputs": foresight.inputs,
         "steps": foresight.steps.iter().map(step).collect::<Vec<_>>(),
     })
 }

@@ -136,7 +136,7 @@ fn run_file(
         let wanted = |text: &str| file.contains(text) || test.name.contains(text);
         let Some(plan) = named(&plans, &test.playbook).filter(|_| filter.is_none_or(wanted)) else { continue };
         coverage.add(plan);
-        let report = testing::run(engines, plan, &test, &beside);
+        let report = testing::run(engines, plan, &plans, &test, &beside);
         coverage.observe(&report.records);
         reports.push((test, report));
     }

@@ -402,3 +402,131 @@ fn the_examples_of_the_readme_hold() {
     let tested = stanch(&["test", &directory]);
     assert_eq!(tested.exit, 0, "{}", tested.out);
 }
+
+/// The playbook with all of the language, the one that it runs, and their tests.
+fn whole() -> tempfile::TempDir {
+    home(&[
+        ("whole.yaml", include_str!("../../../playbook/tests/fixtures/whole-language.yaml")),
+        ("rotate.yaml", include_str!("rotate-credentials.yaml")),
+        ("whole.test.yaml", include_str!("whole-language.test.yaml")),
+    ])
+}
+
+#[test]
+fn the_whole_language_runs_through_its_tests() {
+    let home = whole();
+    let tested = stanch(&["test", &path(&home, ""), "--coverage"]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
+
+#[test]
+fn a_plan_tells_items_approvals_verifications_undos_and_sub_playbooks() {
+    let home = whole();
+    let labels =
+        |host: &str| serde_json::json!({"alertname": "C2Beacon", "env": "prod", "cluster": "eu", "host": host});
+    let firing = |host: &str| serde_json::json!({"status": "firing", "labels": labels(host), "startsAt": "2026-11-21T01:00:00Z"});
+    let body = serde_json::json!({"alerts": [firing("web-1"), firing("web-2")]}).to_string();
+    std::fs::write(home.path().join("beacon.json"), body).unwrap();
+    let (directory, event) = (path(&home, ""), path(&home, "beacon.json"));
+    let arguments = ["plan", "compromised-host", "--playbooks", &directory, "--event", &event];
+    let told = stanch(&arguments);
+    for expected in [
+        "each of   inputs.hosts: 2 items, at most 4 at once",
+        "needs     people's yes to approve",
+        "targets   {\"data\":{},\"subject\":\"edr.isolate.web-1\"}",
+        "{\"data\":{},\"subject\":\"edr.isolate.web-2\"}",
+        "verify    http {\"url\":\"https://edr.corp/hosts/{{ item }}\"}, result.body.isolated == true, every 5s, within 2m",
+        "undo      nats.request {\"subject\":\"edr.release.{{ item }}\"}; by itself after 8h",
+        "about: [\"isolate\"]",
+        "playbook: rotate-credentials",
+        "inputs: {\"hosts\":[\"web-1\",\"web-2\"]}",
+        "step: isolate",
+    ] {
+        assert!(told.out.contains(expected), "{expected} is not in {}", told.out);
+    }
+    let told = stanch(&[&arguments[..], &["-o", "json"]].concat());
+    let told: Value = serde_json::from_str(&told.out).unwrap();
+    let isolate = told["steps"].as_array().unwrap().iter().find(|step| step["step"] == "contain.isolate").unwrap();
+    assert_eq!(isolate["targets"][1]["value"]["subject"], "edr.isolate.web-2");
+    assert_eq!((&isolate["approvals"][0], &isolate["undo"]["after_seconds"]), (&"approve".into(), &28800.0.into()));
+    let drawn = stanch(&["graph", "compromised-host", "--playbooks", &directory]);
+    for expected in [
+        "for each of inputs.hosts; verified by http; undone by nats.request after 8h",
+        "asks group:sec-oncall",
+        "playbook rotate-credentials",
+        "undo isolate",
+    ] {
+        assert!(drawn.out.contains(expected), "{expected} is not in {}", drawn.out);
+    }
+}
+
+#[test]
+fn a_playbook_that_only_observes_is_explained_and_planned() {
+    let home = home(&[("p.yaml", &PLAYBOOK.replace("inputs: {host: {type", "mode: observe\ninputs: {host: {type"))]);
+    let body = r#"{"alerts": [{"status": "firing", "labels": {"alertname": "Down", "env": "prod", "host": "a"}, "startsAt": "2026-11-21T01:00:00Z"}]}"#;
+    let (directory, event) = (path(&home, ""), path(&home, "down.json"));
+    std::fs::write(home.path().join("down.json"), body).unwrap();
+    let explained = stanch(&["explain", "--playbooks", &directory, "--event", &event]);
+    assert!(explained.out.contains("p only observes, incident down/a"), "{}", explained.out);
+    let told = stanch(&["plan", "p", "--playbooks", &directory, "--event", &event]);
+    assert_eq!(told.exit, 0, "{}", told.err);
+    assert!(told.out.contains("down/a (P") && told.out.contains("none of it is done"), "{}", told.out);
+}
+
+#[test]
+fn what_people_do_in_a_test_must_be_possible() {
+    let test = include_str!("whole-language.test.yaml").replace("groups: [sec-oncall]", "groups: [others]");
+    let test = test.replace("{at: 1h, extend: {isolate: 10h}}", "{at: 1h, extend: {enrich: 10h}, freeze: look first}");
+    let test = test.replace("inforce: [\"isolate[web-1]\", \"isolate[web-2]\"]", "inforce: [\"isolate[web-1]\"]");
+    let test = test.replace("deny: {step: approve, reason: it is a test}", "deny: rotate");
+    let home = whole();
+    std::fs::write(home.path().join("whole.test.yaml"), test).unwrap();
+    let tested = stanch(&["test", &path(&home, "")]);
+    for expected in [
+        "then.approve.approve at 3m",
+        "then.deny.rotate at 1m",
+        "expected a question\n      saw      nobody is asked",
+        "then.extend.enrich at 1h",
+        "expected something in force\n      saw      nothing is",
+    ] {
+        assert!(tested.out.contains(expected), "{expected} is not in {}", tested.out);
+    }
+    let test = "tests:\n  - name: it\n    playbook: compromised-host\n    event: {inputs: {hosts: [a]}}\n    \
+        mocks: {isolate: {verify: {result: {body: {isolated: true}}}}, enrich: {result: {body: {score: 99}}}}\n    \
+        expect: {steps: {rotate-credentails/rotate: failed, rotate-credentials/rotat: failed}}\n";
+    std::fs::write(home.path().join("whole.test.yaml"), test).unwrap();
+    let tested = stanch(&["test", &path(&home, "")]);
+    for expected in ["did you mean rotate-credentials?", "did you mean rotate?"] {
+        assert!(tested.out.contains(expected), "{expected} is not in {}", tested.out);
+    }
+}
+
+#[test]
+fn a_freeze_holds_side_effects_in_a_test_until_it_ends() {
+    let playbook = "playbook: p\ncontain:\n  a: {uses: wait, with: {duration: 5m}}\n  \
+        b: {needs: [a], uses: http, with: {method: PUT, url: \"http://x/\"}}\n";
+    let test = test_of(
+        "{inputs: {}}",
+        "    then:\n      - {at: 1m, freeze: a release}\n      - {at: 10m, expect: {run: running, steps: {b: pending}}}\n      \
+         - {at: 11m, unfreeze: true}\n    expect: {run: succeeded, calls: {b: 1}}\n",
+    );
+    let home = home(&[("p.yaml", playbook), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}", tested.out);
+}
+
+#[test]
+fn an_awaited_event_is_emitted_by_a_test_and_items_take_answers() {
+    let playbook = "playbook: p\ndetect:\n  closed: {uses: wait, with: {for: {nats: {subject: t.closed, if: \"event.data.n == 1\"}}}, timeout: 1d}\n\
+        contain:\n  each: {foreach: \"['a', 2]\", uses: exec, with: {argv: [x, \"{{ item }}\"]}, accept: [side-effect-unguarded]}\n";
+    let test = test_of(
+        "{inputs: {}}",
+        "    mocks: {each: {do: {unknown: reset}, items: {2: {}}}}\n    then:\n      \
+         - {at: 1m, emit: {nats: {subject: t.closed, data: {n: 0}}}, expect: {run: waiting, steps: {closed: waiting}}}\n      \
+         - {at: 2m, emit: {nats: {subject: t.closed, data: {n: 1}}}, expect: {items: {each: {a: unknown, 2: succeeded}}}}\n      \
+         - {at: 3m, answer: {each: {a: succeeded}}}\n    expect: {run: succeeded, calls: {each: {item: 2, count: 1}}}\n",
+    );
+    let home = home(&[("p.yaml", playbook), ("p.test.yaml", &test)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}", tested.out);
+}

@@ -11,7 +11,8 @@ use crate::diagnostic::{Report, Span};
 use crate::document::{Key, Kind, Node};
 use crate::keys;
 use crate::test_file::{
-    AlertSpec, EventSpec, Expectation, Happening, Mock, MockOutcome, Moment, Place, StepMock, TestCase, Want,
+    AlertSpec, Decision, EventSpec, Expectation, Happening, Mock, MockOutcome, Mocks, Moment, Place, StepMock,
+    TestCase, Want,
 };
 use crate::test_keys as of_tests;
 use crate::time::{Timestamp, parse_duration};
@@ -175,26 +176,70 @@ impl<'a> Checker<'a> {
     fn mocks(&mut self, node: &'a Node) -> Vec<StepMock> {
         let mut mocks = Vec::new();
         for (key, node) in self.entries(node, "mocks").unwrap_or_default() {
-            let items = match &node.kind {
-                Kind::List(items) => items.as_slice(),
-                _ => std::slice::from_ref(node),
-            };
-            if items.is_empty() {
-                self.report
-                    .error("wrong-value", node.span, format!("the mocks of {} are empty", key.text))
-                    .help("give one for each attempt; the last repeats");
+            let mut items = BTreeMap::new();
+            if let Some(of) = node.get("items") {
+                for (item, node) in self.entries(of, "items").unwrap_or_default() {
+                    let own = self.mocks_of(node, &item.text, false);
+                    items.insert(item.text.clone(), own);
+                }
             }
-            let attempts: Vec<_> = items.iter().filter_map(|item| self.mock(item)).collect();
-            if !attempts.is_empty() {
-                mocks.push(StepMock { step: key.text.clone(), place: Place(key.span), attempts });
-            }
+            let own = self.mocks_of(node, &key.text, true);
+            mocks.push(StepMock { step: key.text.clone(), place: Place(key.span), own, items });
         }
         mocks
     }
 
+    /// The mocks of a step or of an item: a mock, a list of them, or one with what verifies and undoes it.
+    fn mocks_of(&mut self, node: &'a Node, name: &str, step: bool) -> Mocks {
+        let apart = |name: &&str| node.get(name).is_some();
+        let extra: Vec<&str> = of_tests::STEP_MOCK.iter().map(|key| key.name).filter(apart).collect();
+        let Kind::Map(entries) = &node.kind else {
+            return Mocks { attempts: self.attempts(node, name), ..Mocks::default() };
+        };
+        if extra.is_empty() {
+            return Mocks { attempts: self.attempts(node, name), ..Mocks::default() };
+        }
+        let known = of_tests::STEP_MOCK.iter().filter(|key| step || key.name != "items");
+        let known: Vec<keys::Key> = known.chain(of_tests::MOCK).copied().collect();
+        self.known_keys(entries, &known, "a mock");
+        let own = entries.iter().find(|(key, _)| !extra.contains(&key.text.as_str()));
+        let mut mocks = Mocks::default();
+        match (node.get("do"), own) {
+            (Some(_), Some((key, _))) => {
+                let message = format!("{} and do say the same thing", key.text);
+                self.report.error("conflicting-keys", key.span, message).help("put it into do");
+            }
+            (Some(of), None) => mocks.attempts = self.attempts(of, "do"),
+            (None, Some(_)) => mocks.attempts = self.mock(node).into_iter().collect(),
+            (None, None) => {}
+        }
+        mocks.verify = node.get("verify").map(|node| self.attempts(node, "verify")).unwrap_or_default();
+        mocks.undo = node.get("undo").map(|node| self.attempts(node, "undo")).unwrap_or_default();
+        mocks
+    }
+
+    fn attempts(&mut self, node: &'a Node, name: &str) -> Vec<Mock> {
+        let items = match &node.kind {
+            Kind::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        if items.is_empty() {
+            self.report
+                .error("wrong-value", node.span, format!("the mocks of {name} are empty"))
+                .help("give one for each attempt; the last repeats");
+        }
+        items
+            .iter()
+            .filter_map(|item| {
+                let entries = self.entries(item, "a mock")?;
+                self.known_keys(entries, of_tests::MOCK, "a mock");
+                self.mock(item)
+            })
+            .collect()
+    }
+
     fn mock(&mut self, node: &'a Node) -> Option<Mock> {
         let entries = self.entries(node, "a mock")?;
-        self.known_keys(entries, of_tests::MOCK, "a mock");
         let takes = node.get("takes").and_then(|node| self.moment_of(node)).unwrap_or_default();
         let result = node.get("result").map(Node::to_json);
         let outcome = match (node.get("fails"), node.get("unknown")) {
@@ -236,17 +281,52 @@ impl<'a> Checker<'a> {
         for (key, value) in entries {
             match key.text.as_str() {
                 "answer" => {
-                    for (step, word) in self.entries(value, "answer").unwrap_or_default() {
-                        if let Some(answer) = self.word(word, &["succeeded", "failed", "retry"]) {
-                            let place = Place(step.span);
-                            happens.push(Happening::Answer { step: step.text.clone(), place, answer });
+                    for (step, said) in self.entries(value, "answer").unwrap_or_default() {
+                        let words: Vec<(Option<&Key>, &Node)> = match &said.kind {
+                            Kind::Map(items) => items.iter().map(|(item, word)| (Some(item), word)).collect(),
+                            _ => vec![(None, said)],
+                        };
+                        for (item, word) in words {
+                            let Some(answer) = self.word(word, &["succeeded", "failed", "retry"]) else { continue };
+                            let place = Place(item.map_or(step.span, |item| item.span));
+                            let (step, item) = (step.text.clone(), item.map(|item| item.text.clone()));
+                            happens.push(Happening::Answer { step, item, place, answer });
                         }
+                    }
+                }
+                "approve" | "deny" => {
+                    let all = match &value.kind {
+                        Kind::List(all) => all.as_slice(),
+                        _ => std::slice::from_ref(value),
+                    };
+                    let approves = key.text == "approve";
+                    happens.extend(all.iter().filter_map(|one| self.decision(one, approves)).map(Happening::Decide));
+                }
+                "undo" => {
+                    let steps = self.texts(value, "undo").into_iter();
+                    happens.extend(steps.map(|(step, span)| Happening::Undo(step, Place(span))));
+                }
+                "extend" => {
+                    for (step, length) in self.entries(value, "extend").unwrap_or_default() {
+                        let length = self.duration(length);
+                        happens.extend(length.map(|by| Happening::Extend(step.text.clone(), by, Place(step.span))));
+                    }
+                }
+                "freeze" => happens.extend(self.string(value).map(Happening::Freeze)),
+                "unfreeze" => happens.extend(self.truth(value).then_some(Happening::Unfreeze)),
+                "undo_all" => {
+                    self.truth(value);
+                    if node.get("cancel").is_none() {
+                        self.report.error("not-applicable", key.span, "undo_all stands beside cancel");
                     }
                 }
                 "resolve" => happens.extend(self.which(value, key).map(Happening::Resolve)),
                 "fire" => happens.extend(self.which(value, key).map(Happening::Fire)),
                 "emit" => happens.extend(self.event(value).map(|event| Happening::Emit(event, Place(value.span)))),
-                "cancel" => happens.extend(self.string(value).map(Happening::Cancel)),
+                "cancel" => {
+                    let undo = node.get("undo_all").is_some();
+                    happens.extend(self.string(value).map(|reason| Happening::Cancel { reason, undo }));
+                }
                 "acknowledge" => happens.extend(self.truth(value).then_some(Happening::Acknowledge)),
                 "crash" => happens.extend(self.truth(value).then_some(Happening::Crash)),
                 "expect" => expect = self.expect(value),
@@ -256,9 +336,29 @@ impl<'a> Checker<'a> {
         if entries.len() == 1 {
             self.report
                 .error("missing-key", node.span, "nothing happens at this moment, and nothing is expected")
-                .help("add one of answer, resolve, fire, emit, cancel, acknowledge, crash, expect");
+                .help("add one of answer, approve, deny, resolve, fire, emit, cancel, undo, extend, expect");
         }
         Some(Moment { at, place: Place(node.span), happens, expect })
+    }
+
+    fn decision(&mut self, node: &'a Node, approves: bool) -> Option<Decision> {
+        let place = Place(node.span);
+        if let Kind::Text(step) = &node.kind {
+            let step = step.clone();
+            return Some(Decision { step, place, approves, by: None, groups: None, reason: String::new() });
+        }
+        let entries = self.entries(node, "a decision")?;
+        self.known_keys(entries, of_tests::DECISION, "a decision");
+        let step = self.value_of(node, "step", "step: the step that asks")?;
+        let groups = node.get("groups").map(|node| self.texts(node, "groups"));
+        Some(Decision {
+            step: self.string(step)?,
+            place,
+            approves,
+            by: node.get("by").and_then(|node| self.string(node)),
+            groups: groups.map(|groups| groups.into_iter().map(|(group, _)| group).collect()),
+            reason: node.get("reason").and_then(|node| self.string(node)).unwrap_or_default(),
+        })
     }
 
     fn truth(&mut self, node: &'a Node) -> bool {
@@ -322,6 +422,33 @@ impl<'a> Checker<'a> {
                         }
                     }
                 }
+                "items" => {
+                    for (step, items) in self.entries(value, "items").unwrap_or_default() {
+                        for (item, state) in self.entries(items, "the items of a step").unwrap_or_default() {
+                            let Some(state) = self.word(state, of_tests::STEP_STATES) else { continue };
+                            let path = format!("{path}.{}.{}", step.text, item.text);
+                            let (step, name) = (step.text.clone(), item.text.clone());
+                            push(path, item.span, Want::Item { step, item: name, state });
+                        }
+                    }
+                }
+                "approvals" => match &value.kind {
+                    Kind::Map(entries) => {
+                        for (step, asked) in entries {
+                            if let Some(want) = self.question(&step.text, asked) {
+                                push(format!("{path}.{}", step.text), step.span, want);
+                            }
+                        }
+                    }
+                    _ => {
+                        let steps = self.texts(value, "approvals").into_iter().map(|(step, _)| step).collect();
+                        push(path, key.span, Want::Asks(steps));
+                    }
+                },
+                "inforce" => {
+                    let steps = self.texts(value, "inforce").into_iter().map(|(step, _)| step).collect();
+                    push(path, key.span, Want::InForce(steps));
+                }
                 "order" => {
                     let steps = self.texts(value, "order").into_iter().map(|(step, _)| step).collect();
                     push(path, value.span, Want::Order(steps));
@@ -383,11 +510,24 @@ impl<'a> Checker<'a> {
         all
     }
 
+    fn question(&mut self, step: &str, node: &'a Node) -> Option<Want> {
+        let entries = self.entries(node, "a question")?;
+        self.known_keys(entries, of_tests::ASKED, "a question");
+        let targets = node.get("targets").and_then(|node| self.entries(node, "targets")).unwrap_or_default();
+        Some(Want::Question {
+            step: step.to_owned(),
+            prompt: node.get("prompt").and_then(|node| self.string(node)),
+            targets: targets.iter().map(|(step, node)| (step.text.clone(), node.to_json())).collect(),
+            state: node.get("state").and_then(|node| self.word(node, of_tests::ASKED_STATES)),
+        })
+    }
+
     fn calls(&mut self, step: &str, node: &'a Node) -> Option<Want> {
         let count = |node: &Node, checker: &mut Self| checker.whole(node, 0, keys::MOST_ATTEMPTS * 100);
         if let Kind::Number(_) = node.kind {
             let count = count(node, self);
-            return Some(Want::Calls { step: step.to_owned(), count, with: None, env: None });
+            let (step, purpose) = (step.to_owned(), "do");
+            return Some(Want::Calls { step, item: None, purpose, count, with: None, env: None });
         }
         let entries = self.entries(node, "the calls of a step")?;
         self.known_keys(entries, of_tests::CALLS, "the calls of a step");
@@ -398,6 +538,8 @@ impl<'a> Checker<'a> {
         }
         Some(Want::Calls {
             step: step.to_owned(),
+            item: node.get("item").and_then(|node| self.scalar(node, "an item")),
+            purpose: node.get("purpose").and_then(|node| self.word(node, &["do", "verify", "undo"])).unwrap_or("do"),
             count: node.get("count").and_then(|node| count(node, self)),
             with: node.get("with").map(Node::to_json),
             env: node.get("env").map(Node::to_json),
