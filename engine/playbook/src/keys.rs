@@ -250,7 +250,11 @@ pub(crate) const SCHEDULE: &[Key] = &[
         Shape::Text,
         "Five fields (minute, hour, day of month, month, day of week) or an alias such as @weekly.",
     )),
-    key("timezone", Shape::Text, "An IANA time zone; UTC by default."),
+    key(
+        "timezone",
+        Shape::Text,
+        "An IANA time zone; UTC by default. A time that a change of the clock leaves out fires once, right after the gap; one that occurs twice fires once, the first time.",
+    ),
     key(
         "catch_up",
         Shape::Word(&["none", "last", "all"]),

@@ -1,7 +1,5 @@
-//! Cron expressions in IANA time zones.
-//!
-//! The rule for daylight saving: a time that a change of the clock leaves out fires once, at the first instant after
-//! the gap; a time that occurs twice fires once, at the first of the two. Nominal instants strictly increase.
+//! Cron expressions in IANA time zones, with one rule for daylight saving (see [`Schedule`]). Nominal instants strictly
+//! increase.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// The instants of a cron expression in a time zone.
+/// The instants of a cron expression in a time zone. They are read off the zone's clock: a time that a change of it
+/// leaves out fires once, at the first instant after the gap; a time that occurs twice fires once, the first time.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     /// Which missed instants fire when the engine was not there.
@@ -328,6 +327,99 @@ mod tests {
             "2026-04-04T00:00:00Z",
             &["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"],
         );
+    }
+
+    const ZONES: [&str; 20] = [
+        "Africa/Cairo",
+        "Africa/Casablanca",
+        "America/Asuncion",
+        "America/Havana",
+        "America/Los_Angeles",
+        "America/New_York",
+        "America/Santiago",
+        "America/Scoresbysund",
+        "America/St_Johns",
+        "Antarctica/Troll",
+        "Asia/Beirut",
+        "Asia/Gaza",
+        "Asia/Jerusalem",
+        "Australia/Lord_Howe",
+        "Australia/Sydney",
+        "Europe/Berlin",
+        "Europe/Dublin",
+        "Europe/London",
+        "Pacific/Auckland",
+        "Pacific/Chatham",
+    ];
+
+    /// Every change of a zone's clock from 2020 to 2040: the instant, and the offsets in minutes before and after.
+    fn transitions(zone: Tz) -> Vec<(DateTime<Utc>, i64, i64)> {
+        use chrono::Offset;
+        let offset =
+            |at: DateTime<Utc>| i64::from(zone.offset_from_utc_datetime(&at.naive_utc()).fix().local_minus_utc() / 60);
+        let day = |year| Utc.with_ymd_and_hms(year, 1, 1, 0, 0, 0).unwrap();
+        let (mut at, mut found) = (day(2020), Vec::new());
+        while at < day(2041) {
+            let next = at + Duration::hours(6);
+            if offset(at) != offset(next) {
+                let minutes: Vec<_> = (0..=360).map(|minute| at + Duration::minutes(minute)).collect();
+                let first = minutes.windows(2).find(|pair| offset(pair[0]) != offset(pair[1])).unwrap()[1];
+                found.push((first, offset(at), offset(next)));
+            }
+            at = next;
+        }
+        found
+    }
+
+    #[test]
+    fn over_every_change_of_the_clock_each_nominal_time_fires_once() {
+        use chrono::{Datelike, Timelike};
+        let mut changes = 0;
+        for name in ZONES {
+            let zone: Tz = name.parse().unwrap();
+            for (change, before, after) in transitions(zone) {
+                changes += 1;
+                let local = |offset: i64| (change + Duration::minutes(offset)).naive_utc();
+                // What the clock leaves out, or shows twice.
+                let (from, until) = (local(before.min(after)), local(before.max(after)));
+                let length = (until - from).num_minutes();
+                for minute in [-61, -1, 0, 1, length / 2, length - 1, length, length + 1, length + 61] {
+                    let nominal = from + Duration::minutes(minute);
+                    let inside = (0..length).contains(&minute);
+                    let expected = match (inside, after > before) {
+                        (true, true) => change,
+                        // The first of two, and whatever lies before the change.
+                        (true, false) => (nominal - Duration::minutes(before)).and_utc(),
+                        (false, _) if minute < 0 => (nominal - Duration::minutes(before)).and_utc(),
+                        (false, _) => (nominal - Duration::minutes(after)).and_utc(),
+                    };
+                    let cron =
+                        format!("{} {} {} {} *", nominal.minute(), nominal.hour(), nominal.day(), nominal.month());
+                    let schedule = Schedule::parse(&cron, name, CatchUp::None).unwrap();
+                    let start = Timestamp::from_chrono(change - Duration::days(3));
+                    let first = schedule.next_after(start).unwrap();
+                    assert_eq!(first, Timestamp::from_chrono(expected), "{cron} in {name} at {change}");
+                    let second = schedule.next_after(first).unwrap();
+                    let apart = second.since(first).as_secs() / 86_400;
+                    assert!(apart > 300, "{cron} in {name} fires again after {apart} days");
+                }
+                // However often it is asked, and from wherever: each quarter of an hour of the clock once, in order.
+                let schedule = Schedule::parse("*/15 * * * *", name, CatchUp::None).unwrap();
+                let end = Timestamp::from_chrono(change + Duration::hours(30));
+                let mut at = Timestamp::from_chrono(change - Duration::hours(30));
+                let mut shown = BTreeSet::new();
+                while let Some(next) = schedule.next_after(at).filter(|next| *next < end) {
+                    assert!(next > at);
+                    assert!(
+                        shown.insert(next.to_chrono().with_timezone(&zone).naive_local()),
+                        "{name}: {next} repeats"
+                    );
+                    at = next;
+                }
+                assert!((230..=250).contains(&shown.len()), "{name} at {change}: {}", shown.len());
+            }
+        }
+        assert!(changes > 600, "only {changes} changes");
     }
 
     #[test]

@@ -116,3 +116,31 @@ async fn tick(handle: &Handle, playbook: &PlaybookName, trigger: usize, nominal:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(catch_up: CatchUp, from: &str, until: &str, after_start: bool) -> Vec<String> {
+        let schedule = Schedule::parse("0 * * * *", "UTC", catch_up).unwrap();
+        let at = |text| Timestamp::parse(text).unwrap();
+        missed(&schedule, at(from), at(until), after_start).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn after_a_start_only_what_catch_up_asks_for_is_made_up() {
+        let (from, until) = ("2026-11-21T01:00:00Z", "2026-11-21T04:30:00Z");
+        let all = ["2026-11-21T02:00:00Z", "2026-11-21T03:00:00Z", "2026-11-21T04:00:00Z"];
+        for (catch_up, expected) in [(CatchUp::None, &[][..]), (CatchUp::Last, &all[2..]), (CatchUp::All, &all)] {
+            assert_eq!(due(catch_up, from, until, true), expected, "{catch_up:?}");
+            assert_eq!(due(catch_up, from, until, false), all, "{catch_up:?}, and the engine was there");
+            assert_eq!(due(catch_up, until, until, true), [""; 0], "{catch_up:?}, and nothing was missed");
+        }
+    }
+
+    #[test]
+    fn the_latest_are_made_up_where_too_many_were_missed() {
+        let missed = due(CatchUp::All, "2026-01-01T00:00:00Z", "2026-11-21T04:00:00Z", true);
+        assert_eq!((missed.len(), missed.last().map(String::as_str)), (CATCH_UP_LIMIT, Some("2026-11-21T04:00:00Z")));
+    }
+}
