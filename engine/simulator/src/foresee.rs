@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stanch_core::record::Cause;
-use stanch_core::{Body, IncidentId, Rejected, Settings, TriggerNames};
+use stanch_core::{Body, Rejected, Settings, TriggerNames};
 use stanch_playbook::evaluate::{Names, Preview, Reference, Scope, ValueTemplate};
 use stanch_playbook::plan::{Call, Jitter, OnUnknown, Retry, Step, Until};
 use stanch_playbook::time::shown_duration;
@@ -147,7 +146,7 @@ pub struct Foretold {
 pub fn foresee(plan: &Arc<Plan>, plans: &[Arc<Plan>], stimulus: &Stimulus, now: Timestamp) -> Result<Foresight, NoRun> {
     let mut simulation = Simulation::starting_at(family(plan, plans), Settings::default(), now);
     simulation.command(stimulus.command())?;
-    let mut begun: Option<(&Cause, &Arc<Value>, Option<IncidentId>, Option<&Arc<str>>)> = None;
+    let mut begun = None;
     let mut unusable = None;
     for record in &simulation.records {
         match &record.body {

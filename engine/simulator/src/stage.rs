@@ -23,9 +23,12 @@ pub struct Stage<'a> {
     /// The engine without a shell.
     pub simulation: Simulation,
     under_way: Vec<UnderWay>,
-    reply: Box<dyn FnMut(&Assignment, &State) -> Reply + 'a>,
+    reply: Box<Replies<'a>>,
     done: usize,
 }
+
+/// How attempts come out.
+type Replies<'a> = dyn FnMut(&Assignment, &State) -> Reply + 'a;
 
 struct UnderWay {
     due: Timestamp,

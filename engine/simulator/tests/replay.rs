@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use stanch_core::alert::AlertStatus;
-use stanch_core::command::Target;
+use stanch_core::attempt::Purpose;
+use stanch_core::command::{Person, Target};
 use stanch_core::event::Event;
-use stanch_core::record::{Actor, Answer};
+use stanch_core::record::{Actor, Answer, Verdict};
 use stanch_core::{Assignment, Command, Outcome, Settings};
 use stanch_playbook::{Plan, StepKey, load};
 use stanch_simulator::Simulation;
@@ -139,4 +140,80 @@ fn an_excerpt_is_refused() {
     let records = history().records;
     assert!(recorded(records[3..].to_vec()).is_err());
     assert!(recorded(Vec::new()).expect("nothing folds").is_empty());
+}
+
+const WHOLE: &str = "playbook: whole\n\
+    inputs: {hosts: {type: list, default: [a, b]}}\n\
+    contain:\n  on_failure: undo\n  ask: {uses: approval, with: {prompt: \"isolate {{ count inputs.hosts }}?\", from: [group:oncall]}, timeout: 1h}\n  \
+    isolate:\n    needs: [ask]\n    foreach: inputs.hosts\n    uses: http\n    with: {method: POST, url: \"x/{{ item }}\"}\n    \
+    verify: {uses: http, with: {url: \"look/{{ item }}\"}, until: result.status == 200, every: 5s, within: 1m}\n    \
+    undo: {uses: http, with: {method: DELETE, url: \"x/{{ item }}\"}}\n\
+    eradicate:\n  rotate: {uses: playbook, with: {playbook: child, inputs: {}}}\n\
+    recover:\n  closed: {uses: wait, with: {for: {nats: {subject: closed}}}, timeout: 1d}\n  release: {needs: [closed], uses: undo, with: {step: isolate}}\n";
+const CHILD: &str = "playbook: child\ndetect:\n  ask-too: {uses: approval, with: {prompt: sure?}, timeout: 1h}\n  \
+    turn: {needs: [ask-too], uses: exec, with: {argv: [turn]}}\n";
+
+/// A run in which people agree twice, a look fails once, an item is unknown, and an event is awaited.
+fn whole() -> Simulation {
+    let mut simulation = Simulation::new(vec![plan(WHOLE), plan(CHILD)], Settings::default());
+    let now = simulation.now;
+    let event = |source: &str, subject: Option<&str>| {
+        let kind = "test".into();
+        let (id, subject) = (source.into(), subject.map(Into::into));
+        Arc::new(Event { id, source: source.into(), kind, time: now, subject, data: json!({}) })
+    };
+    let target = Target::Playbook { playbook: plan(WHOLE).name.clone(), inputs: serde_json::Map::new() };
+    let command = Command::ReceiveEvent { actor: Actor::person("ann"), event: event("api", None), target };
+    simulation.command(command).expect("it fits");
+    let mut outcome = |assignment: &Assignment| match (assignment.attempt.purpose, assignment.attempt.number) {
+        (Purpose::Verify, 1) => Outcome::Succeeded { output: json!({"status": 404}) },
+        _ if assignment.attempt.item == Some(1) && assignment.attempt.purpose == Purpose::Undo => {
+            Outcome::Failed { error: "busy".to_owned(), output: None, retry_after: None, retryable: false }
+        }
+        _ => Outcome::Succeeded { output: json!({"status": 200}) },
+    };
+    for _ in 0..2 {
+        simulation.now = simulation.now.plus(std::time::Duration::from_secs(60));
+        let asked = simulation.state.questions().next().expect("somebody is asked").2.asked.clone();
+        let person = Person { name: "bob".to_owned(), groups: vec!["oncall".to_owned()], via: "test".to_owned() };
+        let decided = Command::DecideApproval {
+            actor: Actor::person("bob"),
+            person,
+            approval: asked.approval,
+            verdict: Verdict::Approved,
+            digest: asked.digest.to_string(),
+            reason: String::new(),
+        };
+        simulation.command(decided).expect("bob may");
+        for _ in 0..100 {
+            let timer = simulation.state.next_timer().is_some_and(|at| at.since(simulation.now).as_secs() < 30);
+            if simulation.in_flight.is_empty() && !timer {
+                break;
+            }
+            simulation.step(&mut outcome);
+        }
+    }
+    simulation.now = simulation.now.plus(std::time::Duration::from_secs(60));
+    let closed = event("nats", Some("closed"));
+    let target = Target::Subject("closed".to_owned());
+    simulation.command(Command::ReceiveEvent { actor: Actor::source("nats"), event: closed, target }).expect("taken");
+    simulation.settle(&mut outcome).expect("it comes to rest");
+    simulation
+}
+
+#[test]
+fn items_looks_undos_approvals_and_sub_playbooks_go_as_they_did() {
+    let history = whole();
+    assert!(history.finished.iter().any(|run| run.playbook.as_str() == "child" && run.state() == "succeeded"));
+    let runs = recorded(history.records.clone()).expect("its own records fold");
+    assert_eq!(runs.len(), 1, "a sub-playbook is part of its parent");
+    let told = |whole: &str, child: &str| {
+        let changes = replay(&runs[0], &[plan(whole), plan(child)]);
+        changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(told(WHOLE, CHILD), "");
+    let edited = told(&WHOLE.replace("DELETE, url: \"x/", "DELETE, url: \"y/"), CHILD);
+    assert!(edited.contains("contain.isolate[1] undo with.url: was \"x/b\", would be \"y/b\""), "{edited}");
+    let edited = told(WHOLE, &CHILD.replace("uses: exec", "if: \"1 / 0 == 1\", uses: exec"));
+    assert!(edited.contains("eradicate.rotate: was succeeded, would be failed"), "{edited}");
 }
