@@ -143,7 +143,7 @@ fn an_unknown_item_holds_no_slot_and_takes_its_own_answer() {
 fn ten_thousand_items_end_within_seconds() {
     let items: Vec<String> = (0..10_000).map(|at| format!("h{at}")).collect();
     let text = "playbook: many\ninputs: {hosts: {type: list, required: true}}\ncontain:\n  act:\n    foreach: inputs.hosts\n    max_parallel: 100\n    uses: http\n    with: {method: PUT, url: \"x/{{ item }}\"}\n  count: {needs: [act], uses: log, with: {message: \"{{ count steps.act.items }}\"}}\n";
-    let plan = stanch_playbook::load("test.yaml", &text).unwrap_or_else(|bad| panic!("{bad}")).plan;
+    let plan = stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan;
     let mut simulation = Simulation::new(vec![Arc::new(plan)], Settings::default());
     let event = stanch_core::event::Event {
         id: "1".into(),
