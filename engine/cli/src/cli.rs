@@ -80,10 +80,10 @@ pub enum Command {
     /// Looks at what came in and could not be read, and captures what comes in
     #[command(subcommand)]
     Events(Events),
-    /// Stops new steps with side effects, in all runs, until `unfreeze`
+    /// Stops new steps with side effects, in all runs, until `unfreeze`; without a reason, says whether they are stopped
     Freeze {
         /// Why; stands in the record
-        reason: String,
+        reason: Option<String>,
     },
     /// Lets steps with side effects start again
     Unfreeze {

@@ -90,7 +90,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Emit(arguments) => verbs::emit::run(client, arguments, format).await,
             Command::Runs(command) => verbs::runs::run(&client()?, command, format).await,
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
-            Command::Freeze { reason } => verbs::freeze::freeze(&client()?, &reason, format).await,
+            Command::Freeze { reason } => verbs::freeze::freeze(&client()?, reason.as_deref(), format).await,
             Command::Unfreeze { reason } => verbs::freeze::unfreeze(&client()?, &reason, format).await,
             Command::Maintenance(command) => verbs::maintenance::run(&client()?, command, format).await,
             Command::Approvals(command) => verbs::approvals::run(&client()?, command, format).await,

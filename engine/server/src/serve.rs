@@ -122,6 +122,9 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     for window in windows {
         handle.submit_patiently(window).await?;
     }
+    if let Some((by, reason, since)) = &handle.state().frozen {
+        tracing::warn!(by = by.as_str(), %since, "no step with side effects starts, until stanch unfreeze: {reason}");
+    }
     for line in library.problems.iter().flat_map(|problem| &problem.diagnostics) {
         tracing::warn!("{line}");
     }

@@ -7,9 +7,13 @@ use crate::failure::{Exit, Outcome};
 use crate::format::Format;
 use crate::terminal::{self, OUT, Style, inert};
 
-/// Stops new steps with side effects.
-pub async fn freeze(client: &Client, reason: &str, format: Format) -> Outcome {
-    show(&client.post("/api/v1/freeze", &json!({"reason": reason})).await?, format)
+/// Stops new steps with side effects, or says whether they are stopped.
+pub async fn freeze(client: &Client, reason: Option<&str>, format: Format) -> Outcome {
+    let answer = match reason {
+        Some(reason) => client.post("/api/v1/freeze", &json!({"reason": reason})).await?,
+        None => client.get("/api/v1/freeze").await?,
+    };
+    show(&answer, format)
 }
 
 /// Lets them start again.
@@ -29,7 +33,7 @@ fn show(answer: &Value, format: Format) -> Outcome {
             OUT.paint(Style::Yellow, &line)
         )
     } else {
-        format!("{}\n", OUT.paint(Style::Green, "not frozen: steps with side effects start again"))
+        format!("{}\n", OUT.paint(Style::Green, "not frozen: steps with side effects start"))
     };
     terminal::print(&text)?;
     Ok(Exit::Done)

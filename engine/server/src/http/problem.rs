@@ -161,7 +161,7 @@ impl From<Rejected> for Problem {
                 Self::unknown("approval.unknown", detail, "stanch approvals list shows what waits for an answer")
             }
             Rejected::NotAllowed(_) => {
-                let remedy = "stanch approvals list shows who may decide";
+                let remedy = "stanch approvals show ID says who may decide";
                 Self::new(StatusCode::FORBIDDEN, "approval.not-allowed", detail, remedy)
             }
             Rejected::OtherTargets(_) => {
