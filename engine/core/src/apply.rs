@@ -456,6 +456,7 @@ impl Fold<'_> {
                         containment.waiter = body.run;
                         legal
                     })?;
+                    self.count_undo(*id);
                 }
                 if let Some(id) = body.run {
                     let mut run = self.take_run(id)?;
@@ -565,7 +566,7 @@ impl Fold<'_> {
     fn containment_started(&mut self, body: &ContainmentStarted) -> Result<(), IllegalTransition> {
         let run = self.take_run(body.run)?;
         let place = self.place(&run, &body.step, body.item)?;
-        let value = run.at(place).and_then(|item| item.value.clone());
+        let (value, generation) = run.at(place).map(|of| (of.value.clone(), of.undos)).unwrap_or_default();
         let at = (body.run, body.step.clone(), body.item);
         // The same thing, tried again by a person: one is in force, and the later one knows how to take it back.
         if let Some(earlier) = self.state.contained.get(&at).copied() {
@@ -586,7 +587,7 @@ impl Fold<'_> {
             until: body.until,
             certain: body.certain,
             state: UndoState::Inforce,
-            generation: 0,
+            generation,
             attempts: 0,
             waiter: None,
             next: None,
@@ -660,6 +661,23 @@ impl Fold<'_> {
             self.state.contained.remove(&at);
         }
         Some(containment)
+    }
+
+    /// Lets a live run's step know which generation of its undo comes next.
+    fn count_undo(&mut self, id: ContainmentId) {
+        let Some(containment) = self.state.inforce.get(&id).cloned() else { return };
+        let Some(mut run) = self.state.runs.get(&containment.run).cloned() else { return };
+        let Ok(place) = self.place(&run, &containment.step, containment.item) else { return };
+        let step = Arc::make_mut(&mut Arc::make_mut(&mut run).steps[place.step]);
+        let of = match place.item {
+            None => step,
+            Some(item) => match step.items.get_mut(item as usize) {
+                Some(item) => Arc::make_mut(item),
+                None => return,
+            },
+        };
+        of.undos = containment.generation + 1;
+        self.state.runs.insert(run.id, run);
     }
 
     fn no_longer_undoing(&mut self, run: RunId, id: ContainmentId) {

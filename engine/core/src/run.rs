@@ -114,6 +114,9 @@ pub struct StepRun {
     /// The question that an approval asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<Arc<Question>>,
+    /// The generation of the next time that it is taken back: what is done again after an undo is undone under another key.
+    #[serde(default)]
+    pub undos: u32,
 }
 
 /// A question to people, and the answers so far.
@@ -372,6 +375,7 @@ impl StepRun {
             items: Vector::new(),
             value: None,
             question: None,
+            undos: 0,
         }
     }
 

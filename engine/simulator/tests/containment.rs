@@ -401,3 +401,29 @@ fn a_failure_is_retried_only_where_the_playbook_says_so() {
         assert_eq!(run(&simulation, id).state(), state);
     }
 }
+
+#[test]
+fn what_is_done_and_taken_back_again_is_taken_back_under_another_key() {
+    let (mut simulation, id) = on_down(&LEASED.replace("PUT", "POST"));
+    end(&mut simulation, "POST one", unknown());
+    let containment = *simulation.state.inforce.keys().next().unwrap();
+    let undo = Command::UndoContainment { actor: Actor::person("ann"), containment, reason: String::new() };
+    simulation.command(undo).unwrap();
+    end(&mut simulation, "DELETE one", ok());
+    let answer = Command::AnswerStep {
+        actor: Actor::person("ann"),
+        run: id,
+        step: StepKey::new("contain.a"),
+        item: None,
+        answer: Answer::Retry,
+        note: String::new(),
+    };
+    simulation.command(answer).unwrap();
+    end(&mut simulation, "POST one", ok());
+    pass(&mut simulation, 3600);
+    end(&mut simulation, "DELETE one", ok());
+    let undos = simulation.dispatched.iter().filter(|of| of.attempt.purpose == Purpose::Undo);
+    let keys: Vec<_> = undos.map(|of| of.idempotency_key.clone()).collect();
+    assert_ne!(keys[0], keys[1], "a target that has seen the first would do nothing for the second");
+    stanch_simulator::check_history(&simulation.records).unwrap();
+}
