@@ -223,6 +223,10 @@ impl Story {
                 }
             }
             Body::ApprovalRequested(body) => self.ask(body, at),
+            Body::ApprovalEscalated(body) => {
+                let name = name_of(body.step.as_str());
+                self.aside(Style::Yellow, &format!("{name}: {}; told {}", body.reason, body.people.join(", ")))
+            }
             Body::ApprovalDecided(body) => {
                 let verb = match body.verdict {
                     Verdict::Approved => "approves",

@@ -421,10 +421,20 @@ impl Fold<'_> {
                 let legal = matches!(step.state, StepState::Pending | StepState::Waiting { .. } | StepState::Succeeded);
                 step.started_at.get_or_insert(now);
                 step.finished_at = None;
-                step.question = Some(Arc::new(Question { asked: body.clone(), asked_at: now, answers: Vec::new() }));
+                let question = Question { asked: body.clone(), asked_at: now, answers: Vec::new(), told: 0 };
+                step.question = Some(Arc::new(question));
                 step.state = StepState::Waiting {
                     wait: Waiting::Approval { approval: body.approval, expires_at: body.expires_at },
                 };
+                legal
+            })?,
+            Body::ApprovalEscalated(body) => self.step(body.run, &body.step, None, |step| {
+                let waits = matches!(step.state, StepState::Waiting { .. });
+                let Some(question) = step.question.as_mut().filter(|of| of.asked.approval == body.approval) else {
+                    return false;
+                };
+                let legal = waits && body.level > question.told;
+                Arc::make_mut(question).told = body.level;
                 legal
             })?,
             Body::ApprovalDecided(body) => self.step(body.run, &body.step, None, |step| {
@@ -899,7 +909,7 @@ impl Fold<'_> {
             }
         }
         for (place, step) in run.started() {
-            let marks = Marks::of(&step.state);
+            let marks = Marks::of(step);
             self.unmark(id, place, marks);
         }
         if run.queued {
@@ -1172,20 +1182,21 @@ struct Marks {
 }
 
 impl Marks {
-    fn of(state: &StepState) -> Self {
+    fn of(step: &StepRun) -> Self {
+        let state = &step.state;
         let question = match state {
             StepState::Waiting { wait: Waiting::Approval { approval, .. } } => Some(*approval),
             _ => None,
         };
         let awaits = matches!(state, StepState::Waiting { wait: Waiting::Event { .. } });
-        Self { timer: state.timer(), awaits, question }
+        Self { timer: step.timer(), awaits, question }
     }
 }
 
 fn changed(step: &mut StepRun, change: impl FnOnce(&mut StepRun) -> bool) -> (Marks, Marks, &'static str, bool) {
-    let (before, word) = (Marks::of(&step.state), step.state.as_str());
+    let (before, word) = (Marks::of(step), step.state.as_str());
     let legal = change(step);
-    (before, Marks::of(&step.state), word, legal)
+    (before, Marks::of(step), word, legal)
 }
 
 /// Keeps a step's counts of its items in step with one item's change.

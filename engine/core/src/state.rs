@@ -230,7 +230,7 @@ impl State {
                 self.timers.insert((at, Timer::Run(run.id)));
             }
             for (place, step) in run.started() {
-                if let Some(at) = step.state.timer() {
+                if let Some(at) = step.timer() {
                     self.timers.insert((at, Timer::Step(run.id, place)));
                 }
                 match step.state {

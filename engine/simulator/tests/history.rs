@@ -82,7 +82,7 @@ triggers:
     group_wait: 20s
 hold: 10s
 contain:
-  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1}, timeout: 5m, on_timeout: approve}
+  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1, escalate: [{after: 1m, people: [ann]}, {after: 3m, people: [bob]}]}, timeout: 5m, on_timeout: approve}
   each:
     needs: [ask]
     uses: playbook

@@ -439,7 +439,7 @@ impl Draft {
                 self.fail(id, plan, place, format!("run {child} took too long and was cancelled"));
                 self.cancel_late_child(child);
             }
-            Waiting::Approval { .. } => self.approval_expired(id, plan, place),
+            Waiting::Approval { expires_at, .. } => self.fire_approval(id, plan, place, expires_at),
         }
     }
 
