@@ -554,6 +554,7 @@ impl Story {
             }
             Waiting::Event { expires_at } => ("for an event".to_owned(), expires_at),
             Waiting::Approval { expires_at, .. } => ("for an approval".to_owned(), expires_at),
+            Waiting::Run { .. } if again => ("it took too long and was cancelled; for its end".to_owned(), None),
             Waiting::Run { child, .. } => {
                 let child = child.to_string();
                 (format!("for its run; stanch runs watch {}", format::short(&child)), None)

@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
 use crate::incident::{Alert, Care, Incident};
 use crate::record::{
-    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Record, RunOutcome,
-    RunStarted, Then, Unsettled, Verification, Waiting,
+    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Parent, Record,
+    RunOutcome, RunStarted, Then, Unsettled, Verification, Waiting,
 };
 use crate::run::{AttemptOutcome, AttemptRun, Place, Question, Rendered, Run, StepRun, StepState};
 use crate::state::{EVENT_MEMORY, Expiry, PinnedPlan, State, Timer, Window};
@@ -270,6 +270,8 @@ impl Fold<'_> {
                 let of = Arc::make_mut(&mut run);
                 of.cancel = Some((self.record.actor.clone(), body.reason.as_str().into()));
                 of.undo = body.undo;
+                // What a failure had taken back was of one phase.
+                of.undo_asked &= !body.undo;
                 self.put_run(run);
             }
             Body::RunFinished(body) => return self.run_finished(body.run, body.outcome),
@@ -589,6 +591,7 @@ impl Fold<'_> {
             incident: run.incident,
             step: body.step.clone(),
             item: body.item,
+            parents: self.parents_of(&run),
             value,
             done: body.done.clone(),
             undo: body.undo.clone(),
@@ -603,12 +606,19 @@ impl Fold<'_> {
             next: None,
         };
         self.state.contained.insert(at, body.containment);
+        self.state.inherited.extend(containment.inheritors());
         if let Some(at) = containment.timer() {
             self.state.timers.insert((at, Timer::Containment(containment.id)));
         }
         self.state.inforce.insert(body.containment, Arc::new(containment));
         self.put_run(run);
         Ok(())
+    }
+
+    /// The steps that a run is part of, the nearest first. A run ends after those that it started.
+    fn parents_of(&self, run: &Run) -> Vec<Parent> {
+        let next = |parent: &Parent| self.state.runs.get(&parent.run)?.parent.clone();
+        std::iter::successors(run.parent.clone(), next).collect()
     }
 
     fn contained(&self, attempt: &AttemptId) -> Result<ContainmentId, IllegalTransition> {
@@ -669,6 +679,9 @@ impl Fold<'_> {
         let at = (containment.run, containment.step.clone(), containment.item);
         if self.state.contained.get(&at) == Some(&id) {
             self.state.contained.remove(&at);
+        }
+        for inherited in containment.inheritors() {
+            self.state.inherited.remove(&inherited);
         }
         Some(containment)
     }

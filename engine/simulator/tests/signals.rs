@@ -257,9 +257,9 @@ fn a_failed_sub_playbook_fails_its_step_and_a_late_one_is_cancelled() {
     let id = start(&mut late, "ann", "parent");
     let child = late.state.runs.values().find(|run| run.parent.is_some()).unwrap().id;
     pass(&mut late, 3600);
-    assert_eq!(run(&late, id).state(), "failed");
+    assert_eq!(run(&late, id).state(), "waiting", "the other run is told to end and has not yet");
     finish_all(&mut late);
-    assert_eq!(run(&late, child).state(), "cancelled");
+    assert_eq!((run(&late, child).state(), run(&late, id).state()), ("cancelled", "failed"));
 }
 
 #[test]
