@@ -94,6 +94,7 @@ fn of_body(body: &Body) -> Option<String> {
         Body::IncidentOpened(body) => format!("{:?}: {}", body.severity, body.title),
         Body::IncidentSettling(body) => format!("until {}", format::clock(body.until)),
         Body::IncidentResolved(body) => body.reason.clone(),
+        Body::ClockJumped(body) => format!("the wall clock is {} s off", body.by_ms / 1000),
         Body::RunStarted(body) => body.playbook.to_string(),
         Body::AttemptScheduled(body) => body.action.to_string(),
         Body::StepAnswered(body) => body.note.clone(),

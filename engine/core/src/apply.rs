@@ -8,6 +8,7 @@ use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 
 use crate::alert::AlertKey;
 use crate::attempt::{AttemptId, Purpose};
+use crate::clock::{Jump, is_jump};
 use crate::containment::{Containment, UndoState};
 use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
@@ -342,6 +343,15 @@ impl Fold<'_> {
                 }
             }
             Body::WatchdogBarked(body) => self.unwatch(&body.playbook, &body.watchdog),
+            Body::ClockJumped(body) => {
+                self.clock_agreed();
+                if is_jump(body.by_ms) {
+                    let jump = Jump { by_ms: body.by_ms, since: now };
+                    self.state.timers.insert((jump.until(), Timer::Clock));
+                    self.state.clock_jump = Some(jump);
+                }
+            }
+            Body::ClockAgreed(_) => self.clock_agreed(),
             Body::AttemptScheduled(body) => return self.attempt_scheduled(body),
             Body::AttemptSucceeded(body) => return self.attempt_succeeded(body),
             Body::AttemptFailed(body) => {
@@ -801,6 +811,12 @@ impl Fold<'_> {
                 }
             }
             self.state.ticks.insert((playbook, trigger), nominal);
+        }
+    }
+
+    fn clock_agreed(&mut self) {
+        if let Some(jump) = self.state.clock_jump.take() {
+            self.state.timers.remove(&(jump.until(), Timer::Clock));
         }
     }
 

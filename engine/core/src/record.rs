@@ -252,6 +252,10 @@ bodies! {
     MaintenanceEnded,
     /// A schedule's run has not succeeded in time.
     WatchdogBarked,
+    /// The wall clock is not where it was; the engine's goes on by itself for a while.
+    ClockJumped,
+    /// The engine's clock follows the wall clock again.
+    ClockAgreed,
 }
 
 /// See [`Body::Redacted`].
@@ -1252,6 +1256,21 @@ pub struct WatchdogBarked {
     pub watchdog: String,
     /// The nominal instant whose run has not succeeded.
     pub nominal: Timestamp,
+}
+
+/// See [`Body::ClockJumped`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockJumped {
+    /// How far the wall clock is ahead of the engine's, in milliseconds; negative where it is behind. Within a minute it is
+    /// right again.
+    pub by_ms: i64,
+}
+
+/// See [`Body::ClockAgreed`]. Who agreed, stands in the record's actor: the engine itself, where nobody did in time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockAgreed {
+    /// How far the wall clock was ahead, in milliseconds, when it was found.
+    pub by_ms: i64,
 }
 
 impl Ending {

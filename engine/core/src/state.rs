@@ -12,6 +12,7 @@ use stanch_playbook::{Plan, PlanDigest, PlaybookName, StepKey, Timestamp, Uses};
 
 use crate::alert::AlertKey;
 use crate::attempt::{Assignment, AttemptId, Purpose};
+use crate::clock::Jump;
 use crate::containment::{Containment, UndoState};
 use crate::id::{ApprovalId, ContainmentId, Epoch, IncidentId, JournalId, MaintenanceId, RunId, Sequence};
 use crate::incident::{Alert, Incident};
@@ -51,6 +52,8 @@ pub struct State {
     pub inforce: OrdMap<ContainmentId, Arc<Containment>>,
     /// Who stopped all side effects, why and when.
     pub frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    /// The jump of the wall clock that the engine's has not followed.
+    pub clock_jump: Option<Jump>,
     /// The maintenance windows that are not over.
     pub maintenance: OrdMap<MaintenanceId, Arc<Window>>,
     /// When targets were counted against each budget, oldest first, within its time.
@@ -104,6 +107,7 @@ pub(crate) enum Timer {
     Run(RunId),
     Maintenance(MaintenanceId),
     Watchdog(PlaybookName, String),
+    Clock,
 }
 
 /// What may be forgotten at a time.
@@ -261,6 +265,9 @@ impl State {
                 self.timers.insert((at, Timer::Containment(containment.id)));
             }
         }
+        if let Some(jump) = &self.clock_jump {
+            self.timers.insert((jump.until(), Timer::Clock));
+        }
         for (id, window) in &self.maintenance {
             self.timers.insert((window.planned.to, Timer::Maintenance(*id)));
         }
@@ -307,6 +314,7 @@ struct Image {
     runs: Vec<Arc<Run>>,
     inforce: Vec<Arc<Containment>>,
     frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    clock_jump: Option<Jump>,
     maintenance: Vec<Arc<Window>>,
     spent: Vec<(String, Vec<Timestamp>)>,
     watched: Vec<((PlaybookName, String), (Timestamp, Timestamp))>,
@@ -329,6 +337,7 @@ impl Serialize for State {
             runs: self.runs.values().cloned().collect(),
             inforce: self.inforce.values().cloned().collect(),
             frozen: self.frozen.clone(),
+            clock_jump: self.clock_jump,
             maintenance: self.maintenance.values().cloned().collect(),
             spent: self.spent.iter().map(|(name, at)| (name.clone(), at.iter().copied().collect())).collect(),
             watched: self.watched.iter().map(|(key, at)| (key.clone(), *at)).collect(),
@@ -365,6 +374,7 @@ impl<'de> Deserialize<'de> for State {
             runs: image.runs.into_iter().map(|run| (run.id, run)).collect(),
             inforce: image.inforce.into_iter().map(|containment| (containment.id, containment)).collect(),
             frozen: image.frozen,
+            clock_jump: image.clock_jump,
             maintenance: image.maintenance.into_iter().map(|window| (window.planned.maintenance, window)).collect(),
             spent: image.spent.into_iter().map(|(name, at)| (name, Vector::from(at))).collect(),
             watched: image.watched.into_iter().collect(),

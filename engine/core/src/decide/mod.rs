@@ -21,7 +21,9 @@ use crate::command::{Command, Receipt, Rejected};
 use crate::effect::Effect;
 use crate::id::Epoch;
 use crate::incident::Incident;
-use crate::record::{Actor, Body, EngineStarted, EngineStopped, PlaybookLoaded, PlaybookRemoved, Record, Settings};
+use crate::record::{
+    Actor, Body, ClockJumped, EngineStarted, EngineStopped, PlaybookLoaded, PlaybookRemoved, Record, Settings,
+};
 use crate::run::{Run, StepState};
 use crate::state::State;
 
@@ -144,6 +146,11 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Decisio
         Command::EndMaintenance { actor, maintenance } => {
             draft.actor = actor;
             draft.end_maintenance(maintenance)?;
+        }
+        Command::NoteClockJump { by_ms } => draft.emit(ClockJumped { by_ms }),
+        Command::AgreeToClock { actor } => {
+            draft.actor = actor;
+            draft.agree_to_clock()?;
         }
         Command::AcknowledgeIncident { actor, incident } => {
             draft.actor = actor;
