@@ -97,6 +97,7 @@ fn of_body(body: &Body) -> Option<String> {
         Body::RunStarted(body) => body.playbook.to_string(),
         Body::AttemptScheduled(body) => body.action.to_string(),
         Body::StepAnswered(body) => body.note.clone(),
+        Body::ApprovalEscalated(body) => format!("to {}: {}", body.people.join(", "), body.reason),
         _ => return None,
     })
 }
