@@ -14,7 +14,7 @@ use std::time::Duration;
 use stanch_core::attempt::{AttemptId, Purpose};
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
-use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, RunId, State, decide, outstanding};
+use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -67,6 +67,7 @@ pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, att
     let (notices, _) = broadcast::channel(NOTICES);
     let handle = Handle { inputs, durable, health, notices };
     let executor = Executor {
+        epoch_before: state.epoch,
         state,
         open: Open::default(),
         under_way: None,
@@ -108,6 +109,8 @@ struct After {
 }
 
 struct Executor<D> {
+    /// The epoch of the engine before this one.
+    epoch_before: Epoch,
     /// The state with everything decided folded in, durable or not.
     state: State,
     open: Open,
@@ -148,7 +151,7 @@ impl<D: Dispatch> Executor<D> {
                         self.take(input);
                     }
                 }
-                () = sleep, if room && self.paused_until.is_none() => self.fire(),
+                () = sleep, if room && self.paused_until.is_none() && self.has_begun() => self.fire(),
             }
             self.send();
         }
@@ -199,7 +202,16 @@ impl<D: Dispatch> Executor<D> {
         self.timer = self.state.next_timer();
     }
 
+    /// Whether the start of this engine is decided. Before that, a timer that came due while no engine ran would claim an attempt
+    /// which the start then takes for one of the engine before it, and an attempt of that one would be sent again.
+    fn has_begun(&self) -> bool {
+        self.state.epoch > self.epoch_before
+    }
+
     fn decide(&mut self, command: Command) -> Result<Receipt, Refused> {
+        if !self.has_begun() && !matches!(command, Command::StartEngine { .. }) {
+            return Err(Refused::Unavailable("the engine has not recorded its start yet".to_owned()));
+        }
         let decision = decide(&self.state, command, now())?;
         if self.open.batch.records.is_empty() {
             self.open.batch.expected = self.state.sequence;
@@ -332,6 +344,9 @@ impl<D: Dispatch> Executor<D> {
 
     /// After a failure: what is outstanding and not under way is begun.
     fn resume(&mut self) {
+        if !self.has_begun() {
+            return;
+        }
         let effects: Vec<Effect> = outstanding(&self.state).collect();
         for effect in effects {
             let known = matches!(&effect, Effect::DispatchAttempt(assignment) if self.cancels.contains_key(&assignment.attempt));
