@@ -115,6 +115,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     }));
     let told = notify::waiting(&state);
     let handle = executor::start(store, state, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
+    let notices = handle.notices();
     stories.tell_of(handle.clone(), Arc::clone(&reader));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
@@ -147,7 +148,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     background.push(tokio::spawn(follow));
     background.push(tokio::spawn(schedules::run(handle.clone(), reloaded.clone(), stop.clone())));
     if config.slack.is_some() {
-        let notify = notify::run(worker, handle.clone(), config, told, stop.clone());
+        let notify = notify::run(worker, handle.clone(), config, told, notices, stop.clone());
         background.push(tokio::spawn(notify));
     }
     if let Some(client) = client {
