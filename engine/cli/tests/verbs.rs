@@ -235,6 +235,29 @@ fn a_question_stands_in_the_list_and_a_retry_says_what_it_may_do() {
 }
 
 #[test]
+fn a_run_that_is_held_back_says_why_and_what_ends_it() {
+    let engine = Engine::start(&["asking.yaml"]);
+    assert_eq!(engine.stanch(&["freeze", "a release"]).exit, 0);
+    assert_eq!(engine.stanch(&["run", "asking"]).exit, 0);
+    let id = engine.first("runs");
+    let listed = engine.stanch(&["runs", "list"]).out;
+    assert!(listed.contains("running (frozen)"), "{listed}");
+    let shown = engine.stanch(&["runs", "show", &id]).out;
+    let told = |text: &str| {
+        text.contains("  waits because person:local froze side effects, such as detect.command, at 2")
+            && text.contains("UTC: a release; stanch unfreeze")
+    };
+    assert!(told(&shown), "{shown}");
+    let (mut watcher, mut lines) = engine.follow(&["runs", "watch", &id]);
+    assert!(lines.any(|line| told(&line.unwrap())), "whoever watches is told");
+    assert_eq!(engine.stanch(&["unfreeze"]).exit, 0);
+    assert!(lines.any(|line| line.unwrap().contains("command")), "it goes on");
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    assert!(!engine.stanch(&["runs", "show", &id]).out.contains("waits because"));
+}
+
+#[test]
 fn watching_outlives_the_engine() {
     let mut engine = Engine::start(&["long.yaml"]);
     assert_eq!(engine.stanch(&["run", "long"]).exit, 0);
