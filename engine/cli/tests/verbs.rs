@@ -421,6 +421,20 @@ fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
     let run_shown = engine.stanch(&["runs", "show", &run]).out;
     assert!(run_shown.contains("by person:ann, taking back what it did: enough"), "{run_shown}");
     assert_eq!(ann(&["inforce", "undo", &firewall]).exit, 0, "it can be tried again");
+    let table = engine.stanch(&["audit", "show", "--limit", "100"]).out;
+    for (kind, about) in [
+        ("AttemptFailed", "  isolate[1] do failed: exit code 3"),
+        ("AttemptFailed", "  firewall undo failed: exit code 4"),
+        ("ContainmentStarted", "  isolate[2]: perhaps in force until 2"),
+        ("ContainmentExtended", "  isolate[0] until 2036-01-02 03:04:05"),
+        ("ContainmentEnded", "  isolate[0]: by hand"),
+        ("UndoRequested", ": the run was cancelled"),
+        ("StepAnswered", "  isolate[2] succeeded"),
+    ] {
+        assert!(table.lines().any(|line| line.contains(kind) && line.contains(about)), "{kind} {about}: {table}");
+    }
+    let asked = table.lines().find(|line| line.contains("UndoRequested")).unwrap();
+    assert!(asked.contains("firewall") && asked.contains("isolate[2]"), "{asked}");
     let trail = engine.stanch(&["audit", "export"]).out;
     for kind in ["ContainmentExtended", "ContainmentEnded", "RunCancelRequested"] {
         let line = trail.lines().find(|line| line.contains(kind)).unwrap();

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use stanch_core::attempt::{AttemptId, Purpose};
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
@@ -506,8 +507,19 @@ fn tell(record: &Record, state: &State) {
         Body::Frozen(body) => tracing::warn!("frozen by {}: {}", record.actor.as_str(), body.reason),
         Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
         Body::UndoRequested(body) if body.run.is_none() && record.actor == Actor::engine() => {
-            for id in &body.containments {
-                tracing::warn!(containment = %id, "what is in force is taken back: {}", body.reason);
+            for of in body.containments.iter().filter_map(|id| state.inforce.get(id)) {
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let item = of.value.as_ref().map(|value| format!("[{}]", text(value))).unwrap_or_default();
+                tracing::warn!(
+                    playbook = %of.playbook,
+                    run = %of.run,
+                    step = %of.step,
+                    containment = %of.id,
+                    "{}{item} of {} is taken back: {}",
+                    of.step,
+                    of.playbook,
+                    body.reason
+                );
             }
         }
         Body::DeadLettered(body) if body.letter.code == "trigger.evaluation-failed" => {
