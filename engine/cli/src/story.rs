@@ -652,8 +652,8 @@ fn whole(length: Duration) -> String {
     }
 }
 
-/// A step, or an item of it.
-fn place(step: &StepKey, item: Option<u32>) -> String {
+/// A step by its name alone, or an item of it.
+pub fn place(step: &StepKey, item: Option<u32>) -> String {
     let name = name_of(step.as_str());
     item.map_or_else(|| name.to_owned(), |item| format!("{name}[{item}]"))
 }

@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 pub mod executor;
 pub mod fixture;
+pub mod held;
 pub mod http;
 mod intake;
 mod nats;

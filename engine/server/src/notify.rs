@@ -14,7 +14,7 @@ use stanch_core::incident::Incident;
 use stanch_core::record::{ApprovalRequested, ApprovalTarget};
 use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
 use stanch_playbook::{ActionName, Plan, PlaybookName, StepKey};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -36,16 +36,17 @@ pub(crate) fn waiting(state: &State) -> BTreeSet<ApprovalId> {
     state.questions().map(|(_, _, question)| question.asked.approval).collect()
 }
 
-/// Posts each question that is not among the told ones, until stopped.
+/// Posts each question that is not among the told ones, and each notice, until stopped. The notices begin before the engine
+/// records its start: what fell due while none ran is among them.
 pub(crate) async fn run<D: Dispatch>(
     worker: Arc<D>,
     handle: Handle,
     config: Arc<Config>,
     mut told: BTreeSet<ApprovalId>,
+    mut notices: broadcast::Receiver<Arc<Record>>,
     stop: CancellationToken,
 ) {
     let mut durable = handle.watch();
-    let mut notices = handle.notices();
     let mut posts = JoinSet::new();
     loop {
         let state = Arc::clone(&durable.borrow_and_update());

@@ -18,7 +18,7 @@ use super::router;
 use crate::app::{App, NatsStatus};
 use crate::clock::testing::Movable;
 use crate::clock::{self, Clock};
-use crate::config::{Config, PersonConfig, TokenConfig};
+use crate::config::{BudgetConfig, Config, PersonConfig, TokenConfig};
 use crate::executor::{self, Dispatch, Handle};
 use crate::people::People;
 use crate::senders::Senders;
@@ -50,7 +50,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// An engine with these playbooks.
+    /// An engine with these playbooks, and a budget `few` of one target an hour.
     pub(super) async fn start(playbooks: &[&str]) -> Self {
         Self::make(playbooks, Senders::default(), People::default()).await
     }
@@ -92,7 +92,12 @@ impl Engine {
             let clock = Clock::new(&state, move || read.read());
             executor::start(store, state, clock, Arc::new(Pretend), 256)
         };
-        let config = Config { external_url: Some("https://stanch.test/".to_owned()), ..Config::default() };
+        let few = BudgetConfig { most: 1, per: "1h".to_owned(), from: Vec::new() };
+        let config = Config {
+            external_url: Some("https://stanch.test/".to_owned()),
+            budgets: [("few".to_owned(), few)].into(),
+            ..Config::default()
+        };
         let settings = config.settings().unwrap();
         handle.submit(Command::StartEngine { journal, version: "test".to_owned(), settings }).await.unwrap();
         handle.submit(Command::LoadPlaybooks { plans: plans(playbooks), keep: Vec::new() }).await.unwrap();
