@@ -321,7 +321,7 @@ const PEOPLE: &str = "people: {ann: {groups: [sec]}}\ntokens: [{person: ann, fro
 fn people_tokens_and_maintenance_are_read_again_when_the_file_changes() {
     let engine = Engine::start_with(&["good.yaml"], PEOPLE);
     let file = engine.path("stanch.yaml");
-    let soon = |what: &str, holds: &dyn Fn() -> bool| support::eventually(what, holds, || String::new());
+    let soon = |what: &str, holds: &dyn Fn() -> bool| support::eventually(what, holds, String::new);
     let bob = |arguments: &[&str]| engine.stanch(&[arguments, &["--token", "bob-s-token"]].concat());
     assert_eq!(bob(&["runs", "list"]).exit, 4, "nobody has this token");
     std::fs::write(engine.path("bob"), "bob-s-token").unwrap();
