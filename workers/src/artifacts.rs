@@ -1,13 +1,13 @@
 //! The files that a command leaves behind and that are kept with its step.
 //!
-//! Regular files below the command's directory alone: no path and no link leads out of it. Their content is masked like
+//! Regular files below the attempt's own directory or the command's alone: no path and no link leads out of them. Their content is masked like
 //! everything else that a command says, byte by byte, so that a secret in an archive's plain parts does not stay; size and
 //! digest are those of what is kept.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -22,13 +22,21 @@ const ONE: u64 = 1024 * 1024;
 /// The most bytes of all files of a step.
 const ALL: u64 = 4 * 1024 * 1024;
 
-/// `{path: {size, sha256, content_base64}}` of these files; the sentence says which of them is missing or cannot be kept.
-pub(crate) fn collect(directory: &Path, paths: &[String], mask: &Mask) -> Result<Value, String> {
-    let root = directory.canonicalize().map_err(|error| format!("artifacts: the directory is gone: {error}"))?;
+/// `{path: {size, sha256, content_base64}}` of these files, each from the first of the directories that has it; the sentence
+/// says which of them is missing or cannot be kept.
+pub(crate) fn collect(directories: &[PathBuf], paths: &[String], mask: &Mask) -> Result<Value, String> {
+    let root = |directory: &PathBuf| directory.canonicalize();
+    let roots: Vec<PathBuf> = directories
+        .iter()
+        .map(root)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("artifacts: the directory is gone: {error}"))?;
     let mut found = Map::new();
     let mut room = ALL;
     for path in paths {
-        let bytes = read(&root, path, room).map_err(|why| format!("artifact {path:?} {why}"))?;
+        let root = roots.iter().find(|root| root.join(path).symlink_metadata().is_ok()).or(roots.last());
+        let root = root.ok_or("artifacts: there is no directory")?;
+        let bytes = read(root, path, room).map_err(|why| format!("artifact {path:?} {why}"))?;
         room = room.saturating_sub(bytes.len() as u64);
         let bytes = mask.bytes(bytes);
         let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -76,7 +84,7 @@ mod tests {
 
     fn collected(directory: &Path, paths: &[&str]) -> Result<Value, String> {
         let paths: Vec<String> = paths.iter().map(|&path| path.to_owned()).collect();
-        collect(directory, &paths, &Mask::default())
+        collect(&[directory.to_owned()], &paths, &Mask::default())
     }
 
     #[test]
@@ -137,7 +145,7 @@ mod tests {
         std::fs::write(home.path().join("a"), b"\xff\x00topsecret\xfetopsecret").unwrap();
         let mut mask = Mask::default();
         mask.add("topsecret");
-        let found = collect(home.path(), &["a".to_owned()], &mask).unwrap();
+        let found = collect(&[home.path().to_owned()], &["a".to_owned()], &mask).unwrap();
         let kept = STANDARD.decode(found["a"]["content_base64"].as_str().unwrap()).unwrap();
         assert_eq!(kept, b"\xff\x00***\xfe***");
         assert_eq!(found["a"]["size"], kept.len());

@@ -4,8 +4,8 @@
 //! `{exit_code, stdout, stderr}`, each stream at most 64 KiB of its start and end, with `truncated: true` where some of it
 //! was left out.
 //!
-//! `artifacts` (list of paths below the command's directory): files that a success leaves behind, at most 1 MiB each and 4
-//! MiB together; the result then has `artifacts: {path: {size, sha256, content_base64}}`. One that is missing makes the attempt
+//! `artifacts` (list of paths): files that a success leaves behind in `$STANCH_ARTIFACTS`, a directory of the attempt's own
+//! that is gone afterwards, or else below the command's directory; at most 1 MiB each and 4 MiB together. The result then has `artifacts: {path: {size, sha256, content_base64}}`. One that is missing makes the attempt
 //! *failed*, though the command has done its work.
 //!
 //! The command gets a clean environment (`PATH`, `HOME`, `LANG`, the `STANCH_*` of the attempt, the step's `env`) and its
@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use stanch_core::attempt::standard_environment;
 use stanch_core::{Assignment, Outcome};
 use stanch_playbook::time::said_duration;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{sleep_until, timeout};
@@ -76,7 +77,7 @@ impl Action for Exec {
         Box::pin(async move {
             context.preparing();
             match prepare(context, assignment) {
-                Ok(Prepared { mut command, stdin, artifacts }) => {
+                Ok(Prepared { mut command, stdin, artifacts, left }) => {
                     context.shared.exec.warden.is_needed();
                     context.sending();
                     let outcome = match command.spawn() {
@@ -84,7 +85,8 @@ impl Action for Exec {
                         Err(error) => refused(not_started(&command, &error)),
                     };
                     let directory = command.as_std().get_current_dir().unwrap_or(Path::new("."));
-                    keep(context, directory.to_owned(), artifacts, outcome).await
+                    let places = left.iter().map(|left| left.path().to_owned()).chain([directory.to_owned()]).collect();
+                    keep(context, places, artifacts, outcome).await
                 }
                 Err(error) => refused(error),
             }
@@ -105,6 +107,8 @@ struct Prepared {
     command: Command,
     stdin: Option<Vec<u8>>,
     artifacts: Vec<String>,
+    /// Where it can leave them without meeting another attempt's.
+    left: Option<TempDir>,
 }
 
 fn prepare(context: &Context, assignment: &Assignment) -> Result<Prepared, String> {
@@ -159,17 +163,22 @@ fn prepare(context: &Context, assignment: &Assignment) -> Result<Prepared, Strin
         }
         Some(other) => return Err(format!("`artifacts` must be a list of paths, not {}", kind(other))),
     };
-    Ok(Prepared { command, stdin, artifacts })
+    let left = (!artifacts.is_empty()).then(tempfile::tempdir).transpose();
+    let left = left.map_err(|error| format!("cannot make a directory for artifacts: {error}"))?;
+    if let Some(left) = &left {
+        command.env("STANCH_ARTIFACTS", left.path());
+    }
+    Ok(Prepared { command, stdin, artifacts, left })
 }
 
 /// Adds the files that a success left behind.
-async fn keep(context: &Context, directory: PathBuf, paths: Vec<String>, outcome: Outcome) -> Outcome {
+async fn keep(context: &Context, places: Vec<PathBuf>, paths: Vec<String>, outcome: Outcome) -> Outcome {
     let Outcome::Succeeded { mut output } = outcome else { return outcome };
     if paths.is_empty() {
         return Outcome::Succeeded { output };
     }
     let mask = context.secrets().mask();
-    let collected = tokio::task::spawn_blocking(move || artifacts::collect(&directory, &paths, &mask)).await;
+    let collected = tokio::task::spawn_blocking(move || artifacts::collect(&places, &paths, &mask)).await;
     match collected.unwrap_or_else(|error| Err(format!("artifacts cannot be read: {error}"))) {
         Ok(found) => {
             output["artifacts"] = found;

@@ -171,6 +171,7 @@ fn of_body(body: &Body, inforce: &Inforce) -> String {
         Body::StepWaiting(body) => waiting(body.wait),
         Body::StepEnded(body) => body.reason.to_string(),
         Body::StepAnswered(body) => body.note.clone(),
+        Body::ApprovalEscalated(body) => format!("to {}: {}", body.people.join(", "), body.reason),
         Body::ItemsStarted(body) => format!("{} items", body.items.len()),
         Body::ItemsEnded(body) => body.failure.as_ref().map(|of| of.reason.to_string()).unwrap_or_default(),
         Body::ContainmentStarted(body) => {

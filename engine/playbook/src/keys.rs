@@ -291,7 +291,7 @@ pub(crate) const STEP: &[Key] = &[
     key(
         "artifacts",
         Shape::Texts,
-        "Files that an exec leaves behind and that are kept with the run: literal paths, relative to its directory.",
+        "Files that an exec leaves behind and that are kept with the run: literal paths, relative to $STANCH_ARTIFACTS, a directory of the attempt's own, or to the command's directory.",
     ),
     key("runs_on", Shape::Text, "The pool of workers that executes it; a worker of the engine itself by default."),
     key("budget", Shape::Text, "The budget that its targets count against; over it, the step waits for an approval."),
@@ -389,6 +389,7 @@ pub(crate) const NAMED_ACTION: &[Key] = &[
     required(key("uses", Shape::Text, "The built-in action that it is.")),
     key("with", Shape::With, "The parameters; inputs in their templates are those of this action."),
     key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),
+    key("artifacts", Shape::Texts, "Files that an exec leaves behind, unless the step says; as in a step."),
     key("retry", Shape::Object(RETRY), "How failed attempts are repeated, unless the step says."),
     key(
         "on_unknown",

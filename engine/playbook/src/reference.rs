@@ -42,11 +42,13 @@ const NAMES: &str = "\
 | `steps.X` | in steps that start when X is over for certain | `state`, `outputs`, `error`; `state`, `items`, `error` where X has `foreach` |
 | `steps.X.items` | as `steps.X` | a list of `item`, `state`, `outputs` and `error`, in the order of the list |
 | `item` | in a step with `foreach`: `with`, `env`, `until`, `retry.if`, `verify`, `undo`, `outputs` | the item |
-| `result` | `outputs`, `until`, `retry.if` | what the action gave; in `verify`, what the verifying action gave |
+| `result` | `outputs`, `until`, `undo`, `retry.if` | what the action gave; in `verify`, what the verifying action gave |
 | `error` | `retry.if` | the text of a failed attempt |
 | `secrets.X` | `headers` and `env` | an opaque mark that the worker alone resolves |
 
-In `undo`, `steps.X` of the step itself is what it gave, of the item that is taken back where it has `foreach`.
+In `undo`, `steps.X` of the step itself is what it gave, of the item that is taken back where it has `foreach`; `result` is what its
+action gave, which an action of the catalogue can name too. Where nobody knows whether it happened, there is no result: an undo that
+needs one does not exist then.
 
 **Templates** are strict: a name without a value is an error, found when the playbook is loaded where it can be. They are rendered once,
 so braces in data stay braces. In `with`, a value that is one lone path (`\"{{ inputs.hosts }}\"`) keeps its JSON type, except in keys

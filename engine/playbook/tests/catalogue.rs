@@ -100,6 +100,8 @@ fn catalogues_are_checked() {
         ("names in templates", action("with: {url: '{{ inputs.nope }}{{ item }}{{ steps.a.state }}{{ result }}'}")),
         ("names in conditions", action("with: {url: x}, inputs: {a: {type: int}}, outputs: {b: inputs.a}, retry: {if: 'item == result'}, verify: {uses: http, with: {url: '{{ inputs.a }}'}, until: inputs.a == result.status}")),
         ("wrong values", action("with: {url: x}, timeout: 0s, idempotent: 1, retry: [], on_unknown: x, outputs: [a], undo: {uses: wait}, verify: 5, env: {A: b}, description: 5")),
+        ("artifacts of what leaves none", action("with: {url: x}, artifacts: [a]")),
+        ("a result where there is none", action("with: {url: '{{ result.id }}'}, undo: {uses: http, with: {url: '{{ result.id }}'}}")),
         ("verify is missed", action("with: {url: x}, on_unknown: verify")),
         ("may happen twice", action("with: {url: x, method: POST}, on_unknown: retry")),
         ("detectors", "detectors: {a: {}, b: {schedule: {cron: '@daily'}}, c: {nats: {subject: 'a..b'}, inputs: {a: b}}, d: {alertmanager: {matchers: ['a']}, nats: {subject: a}}, e: {nats: {subject: a}, key: '{{ alert.labels.x }}', if: alert.labels.y, group_wait: 5s}, f: 5}".to_owned()),
@@ -140,6 +142,27 @@ fn steps_that_use_the_catalogue_are_checked() {
             "{uses: revoke_token, with: {hosts: []}}\n  t: {uses: log, needs: [s], with: {message: '{{ steps.s.outputs.status }}{{ steps.s.outputs.nope }}'}}\n  u: {uses: undo, needs: [s], with: {step: s}}"
         ),
     ]));
+}
+
+#[test]
+fn a_named_action_knows_its_files_and_what_it_did() {
+    let mut catalogue = Catalogue::new();
+    let text = "actions:\n  dump:\n    uses: exec\n    with: {argv: [./dump.sh]}\n    artifacts: [dump.gz]\n    undo: {uses: exec, with: {argv: [./forget.sh, '{{ result.id }}']}}\n";
+    catalogue.load("c.catalogue.yaml", text).unwrap();
+    let text = "playbook: p\ncontain:\n  a: {uses: dump}\n  b: {uses: dump, artifacts: [other]}\n";
+    let plan = load_with("p.yaml", text, &catalogue).map_err(|error| error.to_string()).unwrap().remove(0).plan;
+    let artifacts: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|step| match &step.uses {
+            Uses::Action(call) => call.with.render(&Scope::default()).unwrap()["artifacts"].clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(artifacts, [json!(["dump.gz"]), json!(["other"])]);
+    let undo = plan.steps[0].undo.as_ref().unwrap();
+    let names = Scope([("result".to_owned(), json!({"id": "7"}))].into());
+    assert_eq!(undo.call.with.render(&names).unwrap()["argv"], json!(["./forget.sh", "7"]));
 }
 
 #[test]

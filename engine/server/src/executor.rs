@@ -436,6 +436,7 @@ const fn is_notice(body: &Body) -> bool {
     matches!(
         body,
         Body::IncidentEscalated(_)
+            | Body::ApprovalEscalated(_)
             | Body::IncidentUpdateDue(_)
             | Body::WatchdogBarked(_)
             | Body::Frozen(_)
@@ -485,6 +486,15 @@ fn tell(record: &Record, state: &State) {
             approval = %body.approval,
             "a run asks: {}; stanch approve|deny {}",
             body.prompt,
+            body.approval
+        ),
+        Body::ApprovalEscalated(body) => tracing::warn!(
+            run = %body.run,
+            step = %body.step,
+            approval = %body.approval,
+            "{}; tell {}: stanch approve|deny {}",
+            body.reason,
+            body.people.join(", "),
             body.approval
         ),
         Body::IncidentEscalated(body) => {

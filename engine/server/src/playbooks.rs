@@ -34,7 +34,8 @@ pub struct Library {
 /// Every file with its size and time: when it differs, something changed.
 type Stamp = BTreeMap<PathBuf, (u64, Option<SystemTime>)>;
 
-/// Reads every catalogue and every playbook below a directory: `*.yaml` and `*.yml`, without `*.test.yaml`.
+/// Reads every catalogue and every playbook below a directory: `*.yaml` and `*.yml`, without `*.test.yaml`; and the
+/// [catalogues above](catalogues_above) it.
 ///
 /// # Errors
 /// Where the directory cannot be read; a file that cannot is a problem of its own.
@@ -203,6 +204,11 @@ fn names_in(text: &str) -> Vec<PlaybookName> {
 
 fn stamp(directory: &Path) -> std::io::Result<Stamp> {
     let mut stamp = Stamp::new();
+    for path in catalogues_above(directory)? {
+        if let Ok(metadata) = std::fs::metadata(&path) {
+            stamp.insert(path, (metadata.len(), metadata.modified().ok()));
+        }
+    }
     let mut pending = vec![(directory.to_owned(), 0)];
     while let Some((directory, depth)) = pending.pop() {
         for entry in std::fs::read_dir(&directory)? {
@@ -218,6 +224,35 @@ fn stamp(directory: &Path) -> std::io::Result<Stamp> {
         }
     }
     Ok(stamp)
+}
+
+/// The catalogues in the directories above one, absolute and sorted, up to the first directory that has none: so one
+/// system's folder of a library can be used alone, with what the library shares.
+///
+/// # Errors
+/// Where one of these directories cannot be read.
+pub fn catalogues_above(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for above in directory.canonicalize()?.ancestors().skip(1) {
+        let catalogues = catalogues_in(above)?;
+        if catalogues.is_empty() {
+            break;
+        }
+        found.extend(catalogues);
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The catalogues that lie in a directory itself, sorted.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn catalogues_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut found: Vec<PathBuf> = entries.filter(|path| is_catalogue(path) && path.is_file()).collect();
+    found.sort();
+    Ok(found)
 }
 
 /// Whether a file is named as a playbook.
@@ -322,6 +357,26 @@ mod tests {
     }
 
     const CATALOGUE: &str = "actions:\n  tell:\n    uses: log\n    inputs: {text: {type: string}}\n    with: {message: \"{{ inputs.text }}\"}\n";
+
+    #[test]
+    fn one_folder_of_a_library_has_the_catalogues_above_it() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("shop/eu");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(home.path().join("z.catalogue.yaml"), "actions: {far: {uses: lgo}}\n").unwrap();
+        std::fs::write(home.path().join("shop/a.catalogue.yaml"), CATALOGUE).unwrap();
+        std::fs::write(folder.join("p.yaml"), "playbook: p\ndetect: {a: {uses: tell}}\n").unwrap();
+        let library = read(&folder).unwrap();
+        assert_eq!(library.plans.len(), 1, "{:?}", library.problems);
+        assert!(
+            library.problems[0].file.ends_with("z.catalogue.yaml"),
+            "a broken one is told of: {:?}",
+            library.problems
+        );
+        std::fs::remove_file(home.path().join("shop/a.catalogue.yaml")).unwrap();
+        assert!(catalogues_above(&folder).unwrap().is_empty(), "the way up ends where a directory has none");
+        assert_ne!(stamp(&folder).unwrap(), library.stamp, "they are looked at for changes");
+    }
 
     #[test]
     fn a_catalogue_gives_names_a_meaning_and_a_broken_one_keeps_what_it_said() {

@@ -427,3 +427,16 @@ fn what_is_done_and_taken_back_again_is_taken_back_under_another_key() {
     assert_ne!(keys[0], keys[1], "a target that has seen the first would do nothing for the second");
     stanch_simulator::check_history(&simulation.records).unwrap();
 }
+
+#[test]
+fn an_undo_can_name_what_the_action_gave_and_is_not_there_where_nobody_knows() {
+    let text = "contain:\n  a: {uses: http, with: {method: POST, url: one}, undo: {uses: http, with: {method: DELETE, url: \"{{ result.body.id }}\"}, after: 1h}}\n";
+    let (mut simulation, _) = on_down(text);
+    end(&mut simulation, "POST one", Outcome::Succeeded { output: json!({"body": {"id": "seven"}}) });
+    pass(&mut simulation, 3600);
+    end(&mut simulation, "DELETE seven", ok());
+    assert!(inforce(&simulation).is_empty());
+    let (mut simulation, _) = on_down(text);
+    end(&mut simulation, "POST one", unknown());
+    assert!(inforce(&simulation).is_empty());
+}

@@ -249,6 +249,20 @@ async fn artifacts_are_kept_whole_and_beside_the_bound_of_other_output() {
 }
 
 #[tokio::test]
+async fn artifacts_have_a_directory_of_the_attempts_own() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("logs"), "of another attempt").unwrap();
+    let worker = Worker::new(within(&directory));
+    let script = "echo mine > \"$STANCH_ARTIFACTS/logs\"; echo \"$STANCH_ARTIFACTS\"";
+    let output = succeeded(run(&worker, "exec", json!({"argv": ["sh", "-c", script], "artifacts": ["logs"]})).await);
+    assert_eq!(output["artifacts"]["logs"]["content_base64"], "bWluZQo=");
+    let own = std::path::Path::new(output["stdout"].as_str().unwrap().trim_end());
+    assert!(!own.exists(), "it is gone afterwards");
+    let none = succeeded(run(&worker, "exec", json!({"argv": ["sh", "-c", "echo ${STANCH_ARTIFACTS-none}"]})).await);
+    assert_eq!(none["stdout"], "none\n");
+}
+
+#[tokio::test]
 async fn a_missing_artifact_fails_the_attempt_and_a_failed_command_keeps_none() {
     let directory = tempfile::tempdir().unwrap();
     let worker = Worker::new(within(&directory));

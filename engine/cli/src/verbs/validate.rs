@@ -1,13 +1,13 @@
 //! `stanch validate`: every problem of every playbook, with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stanch_playbook::diagnostic::{self, Diagnostic, Level};
 use stanch_playbook::{Catalogue, Diagnostics, Plan, PlaybookName, check_set, load_with};
-use stanch_server::playbooks::{Place, is_catalogue, is_playbook};
+use stanch_server::playbooks::{Place, catalogues_above, catalogues_in, is_catalogue, is_playbook};
 
 use crate::cli::Validate;
 use crate::failure::{Exit, Failure, Outcome};
@@ -91,11 +91,13 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 /// The catalogues first: what they name has a meaning in every playbook. Beside a playbook that is named alone, those
-/// of its directory count too.
+/// of its directory and of those above it count too.
 fn check(files: &[PathBuf]) -> Result<Vec<Report>, Failure> {
     let mut catalogues: Vec<PathBuf> = files.iter().filter(|file| is_catalogue(file)).cloned().collect();
+    let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let mut known: BTreeSet<PathBuf> = catalogues.iter().map(canonical).collect();
     for file in files {
-        catalogues.extend(beside(file)?.into_iter().filter(|path| !catalogues.contains(path)).collect::<Vec<_>>());
+        catalogues.extend(beside(file)?.into_iter().filter(|path| known.insert(canonical(path))));
     }
     let mut catalogue = Catalogue::new();
     let mut reports = BTreeMap::new();
@@ -120,7 +122,7 @@ fn check(files: &[PathBuf]) -> Result<Vec<Report>, Failure> {
     Ok(reports.into_values().collect())
 }
 
-/// The catalogues in the directory of a file.
+/// The catalogues in the directory of a file, and [above](catalogues_above) it.
 pub fn beside(file: &Path) -> Result<Vec<PathBuf>, Failure> {
     let directory = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -129,12 +131,8 @@ pub fn beside(file: &Path) -> Result<Vec<PathBuf>, Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::because(format!("{} cannot be read", inert(&directory.display().to_string())), &error)
     };
-    let entries = std::fs::read_dir(directory).map_err(unreadable)?;
-    let names = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name()));
-    let mut found: Vec<PathBuf> =
-        names.map(|name| file.with_file_name(name)).filter(|path| is_catalogue(path)).collect();
-    found.sort();
-    Ok(found)
+    let here = catalogues_in(directory).map_err(unreadable)?;
+    Ok(here.into_iter().chain(catalogues_above(directory).map_err(unreadable)?).collect())
 }
 
 fn read(path: &Path) -> Result<(String, Arc<str>), Failure> {

@@ -85,7 +85,13 @@ impl<'a> Checker<'a> {
         if let (Some(signature), Some(uses)) = (signature, node.get("uses")) {
             self.only_workers(signature.name, uses, &what);
         }
-        let with = signature.map(|signature| self.with(signature, node.get("with"), at(Part::Each), None, key.span));
+        let with = signature.map(|signature| {
+            let mut with = self.with(signature, node.get("with"), at(Part::Each), None, key.span);
+            if let Some(artifacts) = node.get("artifacts") {
+                self.artifacts(artifacts, signature, &mut with);
+            }
+            with
+        });
         let env = self.env(node.get("env"), signature, at(Part::Each), None);
         let retry = node.get("retry").map(|node| self.retry(node, at(Part::Retry))).unwrap_or_default();
         let idempotent = node.get("idempotent").and_then(|node| self.bool(node));

@@ -80,7 +80,7 @@ impl Part {
     }
 
     fn has_result(self) -> bool {
-        matches!(self, Self::Outputs | Self::Until | Self::Retry | Self::VerifyUntil | Self::UndoRetry)
+        matches!(self, Self::Outputs | Self::Until | Self::Retry | Self::VerifyUntil | Self::Undo | Self::UndoRetry)
     }
 
     fn has_error(self) -> bool {
@@ -290,7 +290,7 @@ impl<'a> Checker<'a> {
             }
             ("result", Place::Step { .. } | Place::Catalogue(_)) => {
                 let help = "name it under outputs, and use steps.<name>.outputs".to_owned();
-                ("unknown-name", "result exists in outputs, until and retry.if alone".to_owned(), Some(help))
+                ("unknown-name", "result exists in outputs, until, undo and retry.if alone".to_owned(), Some(help))
             }
             ("error", Place::Step { .. } | Place::Catalogue(_)) => {
                 let help = "use steps.<name>.error in a later step".to_owned();

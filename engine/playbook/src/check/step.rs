@@ -201,7 +201,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Becomes `with.artifacts`, which the worker reads.
-    fn artifacts(&mut self, node: &'a Node, signature: &Signature, with: &mut Map<String, Value>) {
+    pub(super) fn artifacts(&mut self, node: &'a Node, signature: &Signature, with: &mut Map<String, Value>) {
         if signature.name != "exec" {
             self.report
                 .error(
@@ -221,7 +221,7 @@ impl<'a> Checker<'a> {
             if let Some(problem) = path_problem(path) {
                 self.report
                     .error("bad-path", *span, format!("{path:?} {problem}"))
-                    .help("write a path relative to the command's directory, such as out/snapshot.tar.gz");
+                    .help("write a path relative to $STANCH_ARTIFACTS or to the command's directory, such as out/snapshot.tar.gz");
             }
         }
         with.insert("artifacts".to_owned(), paths.into_iter().map(|(path, _)| path).collect());
