@@ -279,6 +279,8 @@ pub struct Receipt {
     pub duplicate: bool,
     /// The dead letters that were made of it.
     pub dead_letters: Vec<DeadLetterId>,
+    /// Which playbooks matched and could not use it, each with the reason.
+    pub unusable: Vec<String>,
     /// Set where the command was refused and that is on the record.
     pub refused: Option<Rejected>,
 }

@@ -43,6 +43,8 @@ pub(crate) struct NamedAction {
     pub verify: Option<VerifyModel>,
     pub undo: Option<UndoModel>,
     pub outputs: BTreeMap<String, String>,
+    /// The codes of warnings that are answered for every step that uses it.
+    pub accept: Vec<String>,
 }
 
 /// A trigger with a name.

@@ -18,6 +18,7 @@ mod nats;
 mod notify;
 mod people;
 pub mod playbooks;
+mod reload;
 mod schedules;
 pub mod schema;
 mod senders;

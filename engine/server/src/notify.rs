@@ -15,6 +15,7 @@ use stanch_core::record::{ApprovalRequested, ApprovalTarget};
 use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
 use stanch_playbook::{ActionName, Plan, PlaybookName, StepKey};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,7 @@ pub(crate) fn waiting(state: &State) -> BTreeSet<ApprovalId> {
 pub(crate) async fn run<D: Dispatch>(
     worker: Arc<D>,
     handle: Handle,
-    config: Arc<Config>,
+    config: watch::Receiver<Arc<Config>>,
     mut told: BTreeSet<ApprovalId>,
     mut notices: broadcast::Receiver<Arc<Record>>,
     stop: CancellationToken,
@@ -57,7 +58,7 @@ pub(crate) async fn run<D: Dispatch>(
             }
             let Some(plan) = state.plan(run.plan) else { continue };
             let asked = &question.asked;
-            let with = message(asked, plan, &config, &state.settings.external_url);
+            let with = message(asked, plan, &config.borrow(), &state.settings.external_url);
             // The low bits of the id tell apart what one step asks anew; no attempt of an approval exists.
             let generation = u32::try_from(asked.approval.0.as_u128() & u128::from(u32::MAX)).unwrap_or_default();
             let of = attempt(asked.run, asked.step.clone(), generation);
@@ -70,7 +71,7 @@ pub(crate) async fn run<D: Dispatch>(
             changed = durable.changed() => if changed.is_err() { break },
             notice = notices.recv() => match notice {
                 Ok(record) => {
-                    if let Some(with) = notice_of(&record, &handle.state(), &config) {
+                    if let Some(with) = notice_of(&record, &handle.state(), &config.borrow()) {
                         // Of an incident, or of the engine, no step is.
                         let generation = u32::try_from(record.sequence.0 & u64::from(u32::MAX)).unwrap_or_default();
                         let of = attempt(RunId(uuid::Uuid::nil()), StepKey::new("engine.notice"), generation);

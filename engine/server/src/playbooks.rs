@@ -306,7 +306,9 @@ pub(crate) async fn follow(
                     tracing::warn!(%error, "changed playbooks could not be loaded yet");
                     continue;
                 }
-                tracing::info!(playbooks = library.plans.len(), broken = library.problems.len(), "playbooks reloaded");
+                // Of those that are broken the last good version stays in force.
+                let inforce = handle.state().playbooks.len();
+                tracing::info!(playbooks = inforce, broken = library.problems.len(), "playbooks reloaded");
                 problems.send_replace(Arc::new(library.problems.clone()));
                 known = Arc::new(library);
                 reloaded.send_modify(|count| *count += 1);

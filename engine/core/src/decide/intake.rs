@@ -38,6 +38,12 @@ struct Unusable {
     reason: String,
 }
 
+impl Unusable {
+    fn told(&self) -> String {
+        format!("playbook {}: {}", self.playbook, self.reason)
+    }
+}
+
 /// The alerts of one delivery that one playbook's key brings together.
 type Groups = BTreeMap<(Arc<str>, PlaybookName), (Matched, Vec<(Arc<AlertSnapshot>, Firing)>)>;
 
@@ -60,12 +66,19 @@ impl Draft {
         let Some(firing) = judge(&self.state, &alert, self.now) else { return };
         let (matches, unusable) = self.match_alert(&alert);
         // Known and unanswered: only where a playbook could start now is its repeat worth a record.
-        let usable = |matched: &Matched| {
+        let inputs = |matched: &Matched| {
             let cause = cause_of_alerts(std::slice::from_ref(&alert));
-            matched.plan.mode == Mode::Act
-                && inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()).is_ok()
+            inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new())
         };
-        let Some(firing) = firing.or_else(|| matches.iter().any(usable).then_some(Firing::New)) else { return };
+        let usable = |matched: &Matched| matched.plan.mode == Mode::Act && inputs(matched).is_ok();
+        let Some(firing) = firing.or_else(|| matches.iter().any(usable).then_some(Firing::New)) else {
+            let unusable_inputs = matches.iter().filter_map(|matched| {
+                let playbook = matched.plan.name.clone();
+                inputs(matched).err().map(|reason| Unusable { playbook, reason })
+            });
+            self.receipt.unusable.extend(unusable.into_iter().chain(unusable_inputs).map(|problem| problem.told()));
+            return;
+        };
         self.emit(AlertFired { alert: Arc::clone(&alert), firing });
         // Also where no playbook matches it any more: what it belongs to must not close while it fires.
         for incident in self.state.alerts.get(&alert.key).map(|known| known.incidents.clone()).unwrap_or_default() {
@@ -472,9 +485,10 @@ impl Draft {
 
     fn keep_unusable(&mut self, via: String, content_type: &str, body: &Value, problem: &Unusable) {
         let text = body.to_string();
+        self.receipt.unusable.push(problem.told());
         self.keep_dead_letter(DeadLetter {
             via,
-            reason: format!("playbook {}: {}", problem.playbook, problem.reason),
+            reason: problem.told(),
             code: "trigger.evaluation-failed".to_owned(),
             content_type: Some(content_type.to_owned()),
             size: text.len() as u64,

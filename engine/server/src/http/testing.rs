@@ -111,7 +111,7 @@ impl Engine {
             nats: nats_status,
             problems,
             senders: Arc::new(senders),
-            people: Arc::new(people),
+            people: watch::channel(Arc::new(people)).1,
         };
         Self { router: router(app), handle, nats, wall, _home: home }
     }
