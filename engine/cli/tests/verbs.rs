@@ -235,6 +235,29 @@ fn a_question_stands_in_the_list_and_a_retry_says_what_it_may_do() {
 }
 
 #[test]
+fn a_run_that_is_held_back_says_why_and_what_ends_it() {
+    let engine = Engine::start(&["asking.yaml"]);
+    assert_eq!(engine.stanch(&["freeze", "a release"]).exit, 0);
+    assert_eq!(engine.stanch(&["run", "asking"]).exit, 0);
+    let id = engine.first("runs");
+    let listed = engine.stanch(&["runs", "list"]).out;
+    assert!(listed.contains("running (frozen)"), "{listed}");
+    let shown = engine.stanch(&["runs", "show", &id]).out;
+    let told = |text: &str| {
+        text.contains("  waits because person:local froze side effects, such as detect.command, at 2")
+            && text.contains("UTC: a release; stanch unfreeze")
+    };
+    assert!(told(&shown), "{shown}");
+    let (mut watcher, mut lines) = engine.follow(&["runs", "watch", &id]);
+    assert!(lines.any(|line| told(&line.unwrap())), "whoever watches is told");
+    assert_eq!(engine.stanch(&["unfreeze"]).exit, 0);
+    assert!(lines.any(|line| line.unwrap().contains("command")), "it goes on");
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    assert!(!engine.stanch(&["runs", "show", &id]).out.contains("waits because"));
+}
+
+#[test]
 fn watching_outlives_the_engine() {
     let mut engine = Engine::start(&["long.yaml"]);
     assert_eq!(engine.stanch(&["run", "long"]).exit, 0);
@@ -398,6 +421,20 @@ fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
     let run_shown = engine.stanch(&["runs", "show", &run]).out;
     assert!(run_shown.contains("by person:ann, taking back what it did: enough"), "{run_shown}");
     assert_eq!(ann(&["inforce", "undo", &firewall]).exit, 0, "it can be tried again");
+    let table = engine.stanch(&["audit", "show", "--limit", "100"]).out;
+    for (kind, about) in [
+        ("AttemptFailed", "  isolate[1] do failed: exit code 3"),
+        ("AttemptFailed", "  firewall undo failed: exit code 4"),
+        ("ContainmentStarted", "  isolate[2]: perhaps in force until 2"),
+        ("ContainmentExtended", "  isolate[0] until 2036-01-02 03:04:05"),
+        ("ContainmentEnded", "  isolate[0]: by hand"),
+        ("UndoRequested", ": the run was cancelled"),
+        ("StepAnswered", "  isolate[2] succeeded"),
+    ] {
+        assert!(table.lines().any(|line| line.contains(kind) && line.contains(about)), "{kind} {about}: {table}");
+    }
+    let asked = table.lines().find(|line| line.contains("UndoRequested")).unwrap();
+    assert!(asked.contains("firewall") && asked.contains("isolate[2]"), "{asked}");
     let trail = engine.stanch(&["audit", "export"]).out;
     for kind in ["ContainmentExtended", "ContainmentEnded", "RunCancelRequested"] {
         let line = trail.lines().find(|line| line.contains(kind)).unwrap();

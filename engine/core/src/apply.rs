@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
 use crate::incident::{Alert, Care, Incident};
 use crate::record::{
-    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Record, RunOutcome,
-    RunStarted, Then, Unsettled, Verification, Waiting,
+    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Parent, Record,
+    RunOutcome, RunStarted, Then, Unsettled, Verification, Waiting,
 };
 use crate::run::{AttemptOutcome, AttemptRun, Place, Question, Rendered, Run, StepRun, StepState};
 use crate::state::{EVENT_MEMORY, Expiry, PinnedPlan, State, Timer, Window};
@@ -270,6 +270,8 @@ impl Fold<'_> {
                 let of = Arc::make_mut(&mut run);
                 of.cancel = Some((self.record.actor.clone(), body.reason.as_str().into()));
                 of.undo = body.undo;
+                // What a failure had taken back was of one phase.
+                of.undo_asked &= !body.undo;
                 self.put_run(run);
             }
             Body::RunFinished(body) => return self.run_finished(body.run, body.outcome),
@@ -421,10 +423,20 @@ impl Fold<'_> {
                 let legal = matches!(step.state, StepState::Pending | StepState::Waiting { .. } | StepState::Succeeded);
                 step.started_at.get_or_insert(now);
                 step.finished_at = None;
-                step.question = Some(Arc::new(Question { asked: body.clone(), asked_at: now, answers: Vec::new() }));
+                let question = Question { asked: body.clone(), asked_at: now, answers: Vec::new(), told: 0 };
+                step.question = Some(Arc::new(question));
                 step.state = StepState::Waiting {
                     wait: Waiting::Approval { approval: body.approval, expires_at: body.expires_at },
                 };
+                legal
+            })?,
+            Body::ApprovalEscalated(body) => self.step(body.run, &body.step, None, |step| {
+                let waits = matches!(step.state, StepState::Waiting { .. });
+                let Some(question) = step.question.as_mut().filter(|of| of.asked.approval == body.approval) else {
+                    return false;
+                };
+                let legal = waits && body.level > question.told;
+                Arc::make_mut(question).told = body.level;
                 legal
             })?,
             Body::ApprovalDecided(body) => self.step(body.run, &body.step, None, |step| {
@@ -579,6 +591,7 @@ impl Fold<'_> {
             incident: run.incident,
             step: body.step.clone(),
             item: body.item,
+            parents: self.parents_of(&run),
             value,
             done: body.done.clone(),
             undo: body.undo.clone(),
@@ -593,12 +606,19 @@ impl Fold<'_> {
             next: None,
         };
         self.state.contained.insert(at, body.containment);
+        self.state.inherited.extend(containment.inheritors());
         if let Some(at) = containment.timer() {
             self.state.timers.insert((at, Timer::Containment(containment.id)));
         }
         self.state.inforce.insert(body.containment, Arc::new(containment));
         self.put_run(run);
         Ok(())
+    }
+
+    /// The steps that a run is part of, the nearest first. A run ends after those that it started.
+    fn parents_of(&self, run: &Run) -> Vec<Parent> {
+        let next = |parent: &Parent| self.state.runs.get(&parent.run)?.parent.clone();
+        std::iter::successors(run.parent.clone(), next).collect()
     }
 
     fn contained(&self, attempt: &AttemptId) -> Result<ContainmentId, IllegalTransition> {
@@ -659,6 +679,9 @@ impl Fold<'_> {
         let at = (containment.run, containment.step.clone(), containment.item);
         if self.state.contained.get(&at) == Some(&id) {
             self.state.contained.remove(&at);
+        }
+        for inherited in containment.inheritors() {
+            self.state.inherited.remove(&inherited);
         }
         Some(containment)
     }
@@ -899,7 +922,7 @@ impl Fold<'_> {
             }
         }
         for (place, step) in run.started() {
-            let marks = Marks::of(&step.state);
+            let marks = Marks::of(step);
             self.unmark(id, place, marks);
         }
         if run.queued {
@@ -1172,20 +1195,21 @@ struct Marks {
 }
 
 impl Marks {
-    fn of(state: &StepState) -> Self {
+    fn of(step: &StepRun) -> Self {
+        let state = &step.state;
         let question = match state {
             StepState::Waiting { wait: Waiting::Approval { approval, .. } } => Some(*approval),
             _ => None,
         };
         let awaits = matches!(state, StepState::Waiting { wait: Waiting::Event { .. } });
-        Self { timer: state.timer(), awaits, question }
+        Self { timer: step.timer(), awaits, question }
     }
 }
 
 fn changed(step: &mut StepRun, change: impl FnOnce(&mut StepRun) -> bool) -> (Marks, Marks, &'static str, bool) {
-    let (before, word) = (Marks::of(&step.state), step.state.as_str());
+    let (before, word) = (Marks::of(step), step.state.as_str());
     let legal = change(step);
-    (before, Marks::of(&step.state), word, legal)
+    (before, Marks::of(step), word, legal)
 }
 
 /// Keeps a step's counts of its items in step with one item's change.

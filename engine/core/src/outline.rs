@@ -108,6 +108,7 @@ impl Body {
             Self::IncidentMerged(body) => Outline { incident: Some(body.incident), ..none },
             Self::UndoRequested(body) => Outline { run: body.run, ..none },
             Self::ApprovalRequested(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
+            Self::ApprovalEscalated(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
             Self::ApprovalDecided(body) => {
                 Outline { run: Some(body.run), step: Some(&body.step), outcome: Some(body.verdict.as_str()), ..none }
             }

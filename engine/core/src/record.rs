@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stanch_playbook::plan::{Escalation, Policy};
+use stanch_playbook::plan::{Escalation, NotifyAfter, Policy};
 use stanch_playbook::{ActionName, PlanDigest, PlaybookName, Severity, StepKey, Timestamp};
 
 use crate::alert::{AlertKey, AlertSnapshot};
@@ -218,6 +218,8 @@ bodies! {
     ContainmentEnded,
     /// People are asked.
     ApprovalRequested,
+    /// Nobody decided in time: more people are told of the question.
+    ApprovalEscalated,
     /// A person answered.
     ApprovalDecided,
     /// More became part of a run that has not begun.
@@ -1024,6 +1026,10 @@ pub struct ApprovalRequested {
     pub excluded: Option<Actor>,
     /// When it counts as not answered.
     pub expires_at: Option<Timestamp>,
+    /// Who else is told after what time without a decision, the earliest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Value>")]
+    pub escalate: Vec<NotifyAfter>,
     /// The question that this one replaces, since its targets have changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<ApprovalId>,
@@ -1045,6 +1051,23 @@ pub struct ApprovalTarget {
 
 fn is_null(value: &Arc<Value>) -> bool {
     value.is_null()
+}
+
+/// See [`Body::ApprovalEscalated`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ApprovalEscalated {
+    /// Which.
+    pub approval: ApprovalId,
+    /// The run.
+    pub run: RunId,
+    /// The step.
+    pub step: StepKey,
+    /// People, or groups as `group:name`.
+    pub people: Vec<String>,
+    /// How many entries of the question's `escalate` have been told by now, these included.
+    pub level: u32,
+    /// Why, in one sentence.
+    pub reason: String,
 }
 
 /// What a person answered.

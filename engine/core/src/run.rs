@@ -128,6 +128,17 @@ pub struct Question {
     pub asked_at: Timestamp,
     /// Who answered what, and when; the last one decided where the step is over.
     pub answers: Vec<(Actor, Verdict, Timestamp)>,
+    /// How many of those whom `asked.escalate` names have been told.
+    #[serde(default)]
+    pub told: u32,
+}
+
+impl Question {
+    /// When more people are told of it.
+    #[must_use]
+    pub fn escalates_at(&self) -> Option<Timestamp> {
+        self.asked.escalate.get(self.told as usize).map(|next| self.asked_at.plus(next.after))
+    }
 }
 
 /// What the attempts of a step are given; equal over all of a generation.
@@ -313,7 +324,7 @@ impl StepState {
         }
     }
 
-    /// When it should be looked at next.
+    /// When it goes on by itself.
     #[must_use]
     pub fn timer(&self) -> Option<Timestamp> {
         match self {
@@ -381,6 +392,14 @@ impl StepRun {
 
     pub(crate) fn item(value: Value) -> Self {
         Self { value: Some(Arc::new(value)), ..Self::pending() }
+    }
+
+    /// When it should be looked at next.
+    #[must_use]
+    pub fn timer(&self) -> Option<Timestamp> {
+        let asks = matches!(self.state, StepState::Waiting { wait: Waiting::Approval { .. } });
+        let escalates = self.question.as_ref().filter(|_| asks).and_then(|question| question.escalates_at());
+        self.state.timer().into_iter().chain(escalates).min()
     }
 
     /// How many attempts of a purpose the current generation has had.

@@ -22,7 +22,7 @@ use crate::run::{Place, Question, Run, StepState};
 pub const EVENT_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// The version of a snapshot's form; another one is thrown away and the journal folded.
-pub const SNAPSHOT_VERSION: u32 = 2;
+pub const SNAPSHOT_VERSION: u32 = 3;
 
 /// The state. A copy of it is cheap and shares all that did not change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,6 +63,8 @@ pub struct State {
     pub ticks: OrdMap<(PlaybookName, usize), Timestamp>,
     /// The containment of a step or an item; of several, the last.
     pub(crate) contained: OrdMap<(RunId, StepKey, Option<u32>), ContainmentId>,
+    /// The containments of the runs that a step started, and of those that these did.
+    pub(crate) inherited: OrdSet<(RunId, StepKey, ContainmentId)>,
     /// The questions that wait for an answer.
     pub(crate) questions: OrdMap<ApprovalId, (RunId, Place)>,
     /// The steps that wait for an event.
@@ -185,11 +187,19 @@ impl State {
         Some(Place { step, item: attempt.item })
     }
 
-    /// What a step of a run put in force, in no particular order.
+    /// What a step put in force itself, in no particular order.
     pub fn contained_by<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
         let from = (run, step.clone(), None);
         let of = move |((owner, key, _), _): &(&(RunId, StepKey, Option<u32>), _)| *owner == run && key == step;
         self.contained.range(from..).take_while(of).filter_map(|(_, id)| self.inforce.get(id))
+    }
+
+    /// What a step put in force itself or through the runs that it started, in no particular order.
+    pub fn inforce_of<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
+        let from = (run, step.clone(), ContainmentId(uuid::Uuid::nil()));
+        let of = move |(owner, key, _): &&(RunId, StepKey, ContainmentId)| *owner == run && key == step;
+        let inherited = self.inherited.range(from..).take_while(of).filter_map(|(_, _, id)| self.inforce.get(id));
+        self.contained_by(run, step).chain(inherited)
     }
 
     /// The question of an id that waits for an answer, with its run and its step.
@@ -230,7 +240,7 @@ impl State {
                 self.timers.insert((at, Timer::Run(run.id)));
             }
             for (place, step) in run.started() {
-                if let Some(at) = step.state.timer() {
+                if let Some(at) = step.timer() {
                     self.timers.insert((at, Timer::Step(run.id, place)));
                 }
                 match step.state {
@@ -246,6 +256,7 @@ impl State {
         }
         for containment in self.inforce.values() {
             self.contained.insert((containment.run, containment.step.clone(), containment.item), containment.id);
+            self.inherited.extend(containment.inheritors());
             if let Some(at) = containment.timer() {
                 self.timers.insert((at, Timer::Containment(containment.id)));
             }

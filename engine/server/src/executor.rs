@@ -11,10 +11,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use stanch_core::attempt::{AttemptId, Purpose};
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
-use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, RunId, State, decide, outstanding};
+use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
@@ -67,6 +68,7 @@ pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, att
     let (notices, _) = broadcast::channel(NOTICES);
     let handle = Handle { inputs, durable, health, notices };
     let executor = Executor {
+        epoch_before: state.epoch,
         state,
         open: Open::default(),
         under_way: None,
@@ -108,6 +110,8 @@ struct After {
 }
 
 struct Executor<D> {
+    /// The epoch of the engine before this one.
+    epoch_before: Epoch,
     /// The state with everything decided folded in, durable or not.
     state: State,
     open: Open,
@@ -148,7 +152,7 @@ impl<D: Dispatch> Executor<D> {
                         self.take(input);
                     }
                 }
-                () = sleep, if room && self.paused_until.is_none() => self.fire(),
+                () = sleep, if room && self.paused_until.is_none() && self.has_begun() => self.fire(),
             }
             self.send();
         }
@@ -199,7 +203,16 @@ impl<D: Dispatch> Executor<D> {
         self.timer = self.state.next_timer();
     }
 
+    /// Whether the start of this engine is decided. Before that, a timer that came due while no engine ran would claim an attempt
+    /// which the start then takes for one of the engine before it, and an attempt of that one would be sent again.
+    fn has_begun(&self) -> bool {
+        self.state.epoch > self.epoch_before
+    }
+
     fn decide(&mut self, command: Command) -> Result<Receipt, Refused> {
+        if !self.has_begun() && !matches!(command, Command::StartEngine { .. }) {
+            return Err(Refused::Unavailable("the engine has not recorded its start yet".to_owned()));
+        }
         let decision = decide(&self.state, command, now())?;
         if self.open.batch.records.is_empty() {
             self.open.batch.expected = self.state.sequence;
@@ -332,6 +345,9 @@ impl<D: Dispatch> Executor<D> {
 
     /// After a failure: what is outstanding and not under way is begun.
     fn resume(&mut self) {
+        if !self.has_begun() {
+            return;
+        }
         let effects: Vec<Effect> = outstanding(&self.state).collect();
         for effect in effects {
             let known = matches!(&effect, Effect::DispatchAttempt(assignment) if self.cancels.contains_key(&assignment.attempt));
@@ -420,6 +436,7 @@ const fn is_notice(body: &Body) -> bool {
     matches!(
         body,
         Body::IncidentEscalated(_)
+            | Body::ApprovalEscalated(_)
             | Body::IncidentUpdateDue(_)
             | Body::WatchdogBarked(_)
             | Body::Frozen(_)
@@ -471,6 +488,15 @@ fn tell(record: &Record, state: &State) {
             body.prompt,
             body.approval
         ),
+        Body::ApprovalEscalated(body) => tracing::warn!(
+            run = %body.run,
+            step = %body.step,
+            approval = %body.approval,
+            "{}; tell {}: stanch approve|deny {}",
+            body.reason,
+            body.people.join(", "),
+            body.approval
+        ),
         Body::IncidentEscalated(body) => {
             let people =
                 if body.people.is_empty() { String::new() } else { format!("; tell {}", body.people.join(", ")) };
@@ -491,8 +517,19 @@ fn tell(record: &Record, state: &State) {
         Body::Frozen(body) => tracing::warn!("frozen by {}: {}", record.actor.as_str(), body.reason),
         Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
         Body::UndoRequested(body) if body.run.is_none() && record.actor == Actor::engine() => {
-            for id in &body.containments {
-                tracing::warn!(containment = %id, "what is in force is taken back: {}", body.reason);
+            for of in body.containments.iter().filter_map(|id| state.inforce.get(id)) {
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let item = of.value.as_ref().map(|value| format!("[{}]", text(value))).unwrap_or_default();
+                tracing::warn!(
+                    playbook = %of.playbook,
+                    run = %of.run,
+                    step = %of.step,
+                    containment = %of.id,
+                    "{}{item} of {} is taken back: {}",
+                    of.step,
+                    of.playbook,
+                    body.reason
+                );
             }
         }
         Body::DeadLettered(body) if body.letter.code == "trigger.evaluation-failed" => {

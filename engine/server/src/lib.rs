@@ -10,6 +10,7 @@ pub mod app;
 pub mod config;
 pub mod executor;
 pub mod fixture;
+pub mod held;
 pub mod http;
 mod intake;
 mod nats;

@@ -223,6 +223,7 @@ fn reached(body: &Body) -> Option<(RunId, &StepKey, &'static [Way])> {
         | Body::ContainmentExtended(_)
         | Body::ContainmentEnded(_)
         | Body::UndoRequested(_)
+        | Body::ApprovalEscalated(_)
         | Body::ApprovalDecided(_)
         | Body::RunExtended(_)
         | Body::RunHoldEnded(_)

@@ -232,6 +232,7 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
         | Body::IncidentSettled(_)
         | Body::IncidentEscalated(_)
         | Body::IncidentUpdateDue(_)
+        | Body::ApprovalEscalated(_)
         | Body::PlaybookObserved(_)
         | Body::WatchdogBarked(_)
         | Body::Redacted(_) => {}

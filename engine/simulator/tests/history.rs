@@ -14,7 +14,7 @@ use stanch_core::{Command, Outcome, Settings, State};
 use stanch_playbook::{Plan, Timestamp};
 use stanch_simulator::{Simulation, check_history, fold};
 
-const PLAYBOOKS: [&str; 8] = [
+const PLAYBOOKS: [&str; 10] = [
     r#"
 playbook: host-down
 concurrency: 2
@@ -82,7 +82,7 @@ triggers:
     group_wait: 20s
 hold: 10s
 contain:
-  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1}, timeout: 5m, on_timeout: approve}
+  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1, escalate: [{after: 1m, people: [ann]}, {after: 3m, people: [bob]}]}, timeout: 5m, on_timeout: approve}
   each:
     needs: [ask]
     uses: playbook
@@ -103,6 +103,32 @@ contain:
     undo: {uses: http, with: {method: DELETE, url: "https://edr.corp/{{ inputs.host }}"}, after: 1m}
 recover:
   back: {uses: undo, with: {step: act}}
+"#,
+    r#"
+playbook: nested
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"', 'host=~"h0|h3"']}
+    key: "nested/{{ alert.labels.host }}"
+contain:
+  on_failure: undo
+  first: {uses: http, with: {method: PUT, url: first}, undo: {uses: http, with: {method: DELETE, url: first}}}
+  inner: {uses: playbook, with: {playbook: inner}, timeout: 90s}
+  beside: {uses: exec, with: {argv: [./beside.sh]}, on_unknown: fail, undo: {uses: http, with: {method: DELETE, url: beside}}}
+recover:
+  back: {uses: undo, with: {step: inner}, continue_on_error: true}
+finally:
+  tell: {uses: log, with: {message: "{{ run.outcome }}"}}
+"#,
+    r#"
+playbook: inner
+contain:
+  on_failure: undo
+  fence: {uses: http, with: {method: PUT, url: fence}, undo: {uses: http, with: {method: DELETE, url: fence}, after: 3m}}
+  deeper: {needs: [fence], uses: playbook, with: {playbook: child, inputs: {host: deep}}}
+recover:
+  mark: {uses: http, with: {method: PUT, url: mark}, undo: {uses: http, with: {method: DELETE, url: mark}}}
+finally:
+  tell: {uses: log, with: {message: "{{ run.outcome }}"}}
 "#,
     r#"
 playbook: restarting
@@ -302,7 +328,7 @@ fn settings() -> Settings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_folds_to_the_live_state_wherever_it_is_cut(acts in prop::collection::vec(act(), 1..60)) {

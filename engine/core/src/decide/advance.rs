@@ -47,7 +47,7 @@ impl Draft {
             let Some(run) = self.state.runs.get(&id) else { return };
             let over = |(step, of): (&Arc<crate::run::StepRun>, &Step)| of.phase != phase || step.state.is_over();
             if !run.steps.iter().zip(&plan.steps).all(over) {
-                return;
+                return self.advance_children(id);
             }
         }
         self.finish_run(id, &plan);
@@ -120,36 +120,29 @@ impl Draft {
         if run.cancel.is_none() && !taken_back && !skipped {
             return false;
         }
+        let skipped = skipped.then_some((Ending::Skipped, "its alerts are resolved".into()));
+        let given_up = run.cancel.is_some().then(|| (Ending::Cancelled, cancelled(run))).or(skipped);
         let mut ended = false;
         for (place, of) in run.started().filter(|(place, _)| place.step == index) {
-            match &of.state {
-                StepState::Backoff { .. } | StepState::Waiting { .. } | StepState::Unknown { .. }
-                    if run.cancel.is_some() =>
-                {
-                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
-                    // Only now: a step that still waits would take the end of the other run for its own.
-                    if let StepState::Waiting { wait: Waiting::Run { child, .. } } = of.state {
-                        self.cancel_child(child, run);
-                    }
-                    ended = true;
+            let how = match (&of.state, &given_up) {
+                // It is over once the other run is.
+                (StepState::Waiting { wait: Waiting::Run { child, .. } }, Some(_)) => {
+                    self.cancel_child(*child, run);
+                    continue;
                 }
-                StepState::Verifying { attempt: None, .. } if run.cancel.is_some() => {
-                    self.end(run.id, plan, place, Ending::Cancelled, cancelled(run));
-                    ended = true;
+                (StepState::Waiting { .. }, Some((ending, reason))) => Some((*ending, Arc::clone(reason))),
+                (
+                    StepState::Backoff { .. } | StepState::Unknown { .. } | StepState::Verifying { attempt: None, .. },
+                    Some((Ending::Cancelled, reason)),
+                ) => Some((Ending::Cancelled, Arc::clone(reason))),
+                (StepState::Unknown { reason }, _) if taken_back => {
+                    Some((Ending::Failed, format!("{reason}; its phase is taken back").into()))
                 }
-                StepState::Waiting { wait } if skipped && run.cancel.is_none() => {
-                    self.end(run.id, plan, place, Ending::Skipped, "its alerts are resolved".into());
-                    if let Waiting::Run { child, .. } = wait {
-                        self.cancel_child(*child, run);
-                    }
-                    ended = true;
-                }
-                StepState::Unknown { reason } if taken_back => {
-                    let reason = format!("{reason}; its phase is taken back").into();
-                    self.end(run.id, plan, place, Ending::Failed, reason);
-                    ended = true;
-                }
-                _ => {}
+                _ => None,
+            };
+            if let Some((ending, reason)) = how {
+                self.end(run.id, plan, place, ending, reason);
+                ended = true;
             }
         }
         ended

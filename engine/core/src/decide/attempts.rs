@@ -435,11 +435,8 @@ impl Draft {
             }
             Waiting::Event { .. } => self.fail(id, plan, place, "timed out waiting for the event"),
             Waiting::Undo { .. } => self.fail(id, plan, place, "timed out waiting for the undo, which goes on"),
-            Waiting::Run { child, .. } => {
-                self.fail(id, plan, place, format!("run {child} took too long and was cancelled"));
-                self.cancel_late_child(child);
-            }
-            Waiting::Approval { .. } => self.approval_expired(id, plan, place),
+            Waiting::Run { child, .. } => self.cancel_late_child(id, plan, place, child),
+            Waiting::Approval { expires_at, .. } => self.fire_approval(id, plan, place, expires_at),
         }
     }
 

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use stanch_playbook::plan::{Mode, OnRepeat};
+use stanch_playbook::plan::{Escalation, Mode, OnRepeat};
 use stanch_playbook::{Names, Plan, PlaybookName, Severity, Timestamp, TriggerOn, Uses, Wait, subject_matches};
 
 use super::Draft;
+use super::incidents::earliest_first;
 use crate::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
 use crate::command::{Rejected, Target};
 use crate::event::Event;
@@ -238,6 +239,9 @@ impl Draft {
     fn open_incident(&mut self, key: &Arc<str>, plan: &Plan, alert: Option<&Arc<AlertSnapshot>>) -> IncidentId {
         let incident = IncidentId::derive(self.state.journal, self.state.sequence.next(), self.now);
         let severity = severity_of(plan, alert.map(|alert| &**alert));
+        let escalation =
+            plan.incident.escalation.as_ref().or_else(|| self.state.settings.escalation.get(&severity)).cloned();
+        let escalation = escalation.map(|of| Escalation { notify: earliest_first(&of.notify), ..of });
         self.emit(IncidentOpened {
             incident,
             key: Arc::clone(key),
@@ -245,11 +249,7 @@ impl Draft {
             title: title_of(plan, alert.map(|alert| &**alert)),
             alert: alert.map(|alert| alert.key.clone()),
             settle: plan.incident.settle,
-            escalation: plan
-                .incident
-                .escalation
-                .clone()
-                .or_else(|| self.state.settings.escalation.get(&severity).cloned()),
+            escalation,
             slack_channel: plan.incident.slack_channel.clone(),
         });
         // What is due at once is told at once.

@@ -1,9 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
-use stanch_core::Settings;
 use stanch_core::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
 use stanch_core::record::{Actor, DeadLetter};
+use stanch_core::{JournalId, Settings};
 use stanch_journal::{Fault, Faults, Journal as _, MemoryJournal, Reader};
 
 use super::*;
@@ -19,6 +19,15 @@ impl Dispatch for Counting {
     }
 }
 
+fn start_engine(journal: JournalId) -> Command {
+    Command::StartEngine { journal, version: "test".to_owned(), settings: Settings::default() }
+}
+
+fn load(text: &str) -> Command {
+    let plan = Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
+    Command::LoadPlaybooks { plans: vec![plan], keep: Vec::new() }
+}
+
 struct Bench {
     handle: Handle,
     faults: Faults,
@@ -30,15 +39,13 @@ struct Bench {
 async fn bench() -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let journal = MemoryJournal::new();
-    let (faults, reader, id) = (journal.faults(), journal.reader(), journal.id());
+    let (faults, reader, begin) = (journal.faults(), journal.reader(), start_engine(journal.id()));
     let (store, state) = Store::assemble(Box::new(journal), directory.path().to_owned()).unwrap();
     let worker = Arc::new(Counting::default());
     let handle = start(store, state, Arc::clone(&worker), 16);
-    let start = Command::StartEngine { journal: id, version: "test".to_owned(), settings: Settings::default() };
-    handle.submit(start).await.unwrap();
+    handle.submit(begin).await.unwrap();
     let text = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ncontain:\n  a: {uses: exec, with: {argv: [./a]}}\n  b: {needs: [a], uses: exec, with: {argv: [./b]}}\n";
-    let plan = Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
-    handle.submit(Command::LoadPlaybooks { plans: vec![plan], keep: Vec::new() }).await.unwrap();
+    handle.submit(load(text)).await.unwrap();
     Bench { handle, faults, reader, worker, _directory: directory }
 }
 
@@ -82,6 +89,39 @@ async fn waiting_for_a_run_ends_with_it() {
     bench.handle.finished(receipt.runs.clone()).await;
     assert!(!bench.handle.state().runs.contains_key(&receipt.runs[0]));
     bench.handle.finished(receipt.runs).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_happens_before_the_start_is_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = MemoryJournal::new();
+    let id = journal.id();
+    let text = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ncontain:\n  \
+                a: {uses: wait, with: {duration: 1s}}\n  b: {needs: [a], uses: exec, with: {argv: [./b]}}\n";
+    // An engine of long ago, killed while it waited.
+    let then = Timestamp::from_millis(1_789_999_000_000);
+    let mut before = State::default();
+    for command in [start_engine(id), load(text), fire("a")] {
+        let decision = decide(&before, command, then).unwrap();
+        journal.append(before.sequence, &decision.records).unwrap();
+        before = decision.state;
+    }
+    let reader = journal.reader();
+    let (store, state) = Store::assemble(Box::new(journal), directory.path().to_owned()).unwrap();
+    let run = *state.runs.keys().next().unwrap();
+    let worker = Arc::new(Counting::default());
+    let handle = start(store, state, Arc::clone(&worker), 16);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(reader.head().sequence, before.sequence);
+    assert!(matches!(handle.submit(fire("b")).await, Err(Refused::Unavailable(_))));
+    handle.submit(start_engine(id)).await.unwrap();
+    handle.finished(vec![run]).await;
+    let records = reader.read(before.sequence.next(), 1000).unwrap();
+    let kinds: Vec<String> = records.iter().map(|entry| entry.record().unwrap().body.kind().to_owned()).collect();
+    assert!(!kinds.iter().any(|kind| kind == "AttemptUnknown"), "{kinds:?}");
+    assert_eq!((kinds[0].as_str(), worker.0.load(Ordering::SeqCst)), ("EngineStarted", 1), "{kinds:?}");
 }
 
 #[tokio::test(start_paused = true)]

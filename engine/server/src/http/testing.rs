@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use super::router;
 use crate::app::{App, NatsStatus};
-use crate::config::{Config, PersonConfig, TokenConfig};
+use crate::config::{BudgetConfig, Config, PersonConfig, TokenConfig};
 use crate::executor::{self, Dispatch, Handle};
 use crate::people::People;
 use crate::senders::Senders;
@@ -46,7 +46,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// An engine with these playbooks.
+    /// An engine with these playbooks, and a budget `few` of one target an hour.
     pub(super) async fn start(playbooks: &[&str]) -> Self {
         Self::make(playbooks, Senders::default(), People::default()).await
     }
@@ -83,7 +83,12 @@ impl Engine {
         let (store, state) = Store::open(&data).unwrap();
         let (reader, views, journal) = (store.reader(), store.views(), store.id());
         let handle = executor::start(store, state, Arc::new(Pretend), 256);
-        let config = Config { external_url: Some("https://stanch.test/".to_owned()), ..Config::default() };
+        let few = BudgetConfig { most: 1, per: "1h".to_owned(), from: Vec::new() };
+        let config = Config {
+            external_url: Some("https://stanch.test/".to_owned()),
+            budgets: [("few".to_owned(), few)].into(),
+            ..Config::default()
+        };
         let settings = config.settings().unwrap();
         handle.submit(Command::StartEngine { journal, version: "test".to_owned(), settings }).await.unwrap();
         handle.submit(Command::LoadPlaybooks { plans: plans(playbooks), keep: Vec::new() }).await.unwrap();
