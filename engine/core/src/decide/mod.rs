@@ -224,11 +224,8 @@ impl Draft {
 
     fn playbook_of(&self, attempt: &AttemptId) -> PlaybookName {
         let run = self.state.runs.get(&attempt.run).map(|run| run.playbook.clone());
-        let contained = || {
-            let at = (attempt.run, attempt.step.clone(), attempt.item);
-            self.state.contained.get(&at).and_then(|id| self.state.inforce.get(id)).map(|of| of.playbook.clone())
-        };
-        run.or_else(contained).unwrap_or_else(|| PlaybookName::new(""))
+        let contained = || self.state.containment_at(attempt.run, &attempt.step, attempt.item);
+        run.or_else(|| contained().map(|of| of.playbook.clone())).unwrap_or_else(|| PlaybookName::new(""))
     }
 
     fn plan_of(&self, run: &Run) -> Arc<Plan> {
