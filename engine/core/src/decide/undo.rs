@@ -8,7 +8,6 @@ use stanch_playbook::plan::{OnUnknown, Undo};
 use stanch_playbook::{Phase, Plan, Timestamp};
 
 use super::Draft;
-use super::advance::failed_step;
 use super::attempts::delay;
 use crate::attempt::{AttemptId, Outcome};
 use crate::command::Rejected;
@@ -65,7 +64,7 @@ impl Draft {
         if run.undo_asked {
             return true;
         }
-        let Some(failed) = failed_step(run, plan).filter(|step| plan.undo_on_failure.contains(&step.phase)) else {
+        let Some(failed) = run.failed_step(plan).filter(|step| plan.undo_on_failure.contains(&step.phase)) else {
             return true;
         };
         let reason = format!("{} failed", failed.key);
