@@ -542,7 +542,8 @@ impl Fold<'_> {
 
     /// Counts the first attempt at a target against its step's budget.
     fn spend(&mut self, attempt: &AttemptId) {
-        if attempt.purpose != Purpose::Do || attempt.number != 1 || attempt.generation != 0 {
+        let first = attempt.purpose == Purpose::Do && attempt.number == 1 && attempt.generation == 0;
+        if !first || self.state.settings.budgets.is_empty() {
             return;
         }
         let plan = self.state.runs.get(&attempt.run).and_then(|run| self.state.plan(run.plan));

@@ -76,7 +76,9 @@ impl Draft {
                 self.reopen_if_closing(incident);
             }
         }
-        self.offer(&cause_of_alerts(std::slice::from_ref(&alert)), None);
+        if !self.state.awaiting.is_empty() {
+            self.offer(&cause_of_alerts(std::slice::from_ref(&alert)), None);
+        }
         for problem in unusable {
             self.keep_unusable_alert(&alert, &problem);
         }
