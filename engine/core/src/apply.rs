@@ -542,7 +542,8 @@ impl Fold<'_> {
 
     /// Counts the first attempt at a target against its step's budget.
     fn spend(&mut self, attempt: &AttemptId) {
-        if attempt.purpose != Purpose::Do || attempt.number != 1 || attempt.generation != 0 {
+        let first = attempt.purpose == Purpose::Do && attempt.number == 1 && attempt.generation == 0;
+        if !first || self.state.settings.budgets.is_empty() {
             return;
         }
         let plan = self.state.runs.get(&attempt.run).and_then(|run| self.state.plan(run.plan));
@@ -591,7 +592,7 @@ impl Fold<'_> {
         let (value, generation) = run.at(place).map(|of| (of.value.clone(), of.undos)).unwrap_or_default();
         let at = (body.run, body.step.clone(), body.item);
         // The same thing, tried again by a person: one is in force, and the later one knows how to take it back.
-        if let Some(earlier) = self.state.contained.get(&at).copied() {
+        if let Some(earlier) = self.state.containment_at(body.run, &body.step, body.item).map(|of| of.id) {
             self.remove_containment(earlier);
         }
         let containment = Containment {
@@ -632,11 +633,9 @@ impl Fold<'_> {
     }
 
     fn contained(&self, attempt: &AttemptId) -> Result<ContainmentId, IllegalTransition> {
-        let at = (attempt.run, attempt.step.clone(), attempt.item);
-        self.state
-            .contained
-            .get(&at)
-            .copied()
+        let containment = self.state.containment_at(attempt.run, &attempt.step, attempt.item);
+        containment
+            .map(|of| of.id)
             .ok_or_else(|| IllegalTransition::NoContainment { kind: self.kind(), containment: None })
     }
 

@@ -174,8 +174,7 @@ impl State {
     #[must_use]
     pub fn is_under_way(&self, attempt: &AttemptId) -> bool {
         if attempt.purpose == Purpose::Undo {
-            let id = self.contained.get(&(attempt.run, attempt.step.clone(), attempt.item));
-            let containment = id.and_then(|id| self.inforce.get(id));
+            let containment = self.containment_at(attempt.run, &attempt.step, attempt.item);
             return containment
                 .is_some_and(|of| matches!(&of.state, UndoState::Undoing { attempt: at } if at == attempt));
         }
@@ -191,19 +190,19 @@ impl State {
         Some(Place { step, item: attempt.item })
     }
 
-    /// What a step put in force itself, in no particular order.
-    pub fn contained_by<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
-        let from = (run, step.clone(), None);
-        let of = move |((owner, key, _), _): &(&(RunId, StepKey, Option<u32>), _)| *owner == run && key == step;
-        self.contained.range(from..).take_while(of).filter_map(|(_, id)| self.inforce.get(id))
+    /// What a step, or an item of it, put in force.
+    #[must_use]
+    pub fn containment_at(&self, run: RunId, step: &StepKey, item: Option<u32>) -> Option<&Arc<Containment>> {
+        self.contained.get(&(run, step.clone(), item)).and_then(|id| self.inforce.get(id))
     }
 
     /// What a step put in force itself or through the runs that it started, in no particular order.
     pub fn inforce_of<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
-        let from = (run, step.clone(), ContainmentId(uuid::Uuid::nil()));
-        let of = move |(owner, key, _): &&(RunId, StepKey, ContainmentId)| *owner == run && key == step;
-        let inherited = self.inherited.range(from..).take_while(of).filter_map(|(_, _, id)| self.inforce.get(id));
-        self.contained_by(run, step).chain(inherited)
+        let own = self.contained.range((run, step.clone(), None)..);
+        let own = own.take_while(move |((owner, key, _), _)| *owner == run && key == step).map(|(_, id)| id);
+        let inherited = self.inherited.range((run, step.clone(), ContainmentId(uuid::Uuid::nil()))..);
+        let inherited = inherited.take_while(move |(owner, key, _)| *owner == run && key == step).map(|(_, _, id)| id);
+        own.chain(inherited).filter_map(|id| self.inforce.get(id))
     }
 
     /// The question of an id that waits for an answer, with its run and its step.

@@ -583,8 +583,8 @@ pub(crate) fn apart(by_ms: i64) -> String {
 
 /// The id of what an attempt was to take back; it stays in force where that failed.
 fn containment_of(attempt: &AttemptId, state: &State) -> String {
-    let mut of = state.contained_by(attempt.run, &attempt.step);
-    of.find(|of| of.item == attempt.item).map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
+    let containment = state.containment_at(attempt.run, &attempt.step, attempt.item);
+    containment.map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
 }
 
 async fn timer_in(at: Option<Timestamp>, clock: &Clock) {

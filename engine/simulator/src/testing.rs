@@ -206,10 +206,8 @@ fn mocked(test: &TestCase) -> impl FnMut(&Assignment, &State) -> Reply + '_ {
 /// What the item is that an attempt is for: an undo may outlive its run.
 fn item_value(state: &State, attempt: &AttemptId) -> Option<Value> {
     let item = attempt.item?;
-    let contained = || {
-        let mut of = state.contained_by(attempt.run, &attempt.step);
-        of.find(|one| one.item == Some(item)).and_then(|one| one.value.as_deref().cloned())
-    };
+    let contained =
+        || state.containment_at(attempt.run, &attempt.step, attempt.item).and_then(|one| one.value.as_deref().cloned());
     let live = || {
         let run = state.runs.get(&attempt.run)?;
         let step = state.plan(run.plan)?.step_index(&attempt.step)?;
@@ -327,15 +325,16 @@ impl Tester<'_> {
                 let path = format!("then.{word}.{step}");
                 let found = self.step(step).map(|(run, _, key, _)| (run.id, key));
                 let of = |(run, key): (RunId, StepKey)| {
-                    let contained = self.stage.simulation.state.contained_by(run, &key);
-                    contained.map(|of| of.id).collect::<Vec<_>>()
+                    let contained = self.stage.simulation.state.inforce_of(run, &key);
+                    contained.map(|of| (of.since, of.id)).collect::<Vec<_>>()
                 };
-                let containments = found.map(of).unwrap_or_default();
+                let mut containments = found.map(of).unwrap_or_default();
+                containments.sort_unstable();
                 if containments.is_empty() {
                     return self.fail(*place, &path, Some(at), "something in force", "nothing is");
                 }
                 // As `on_failure: undo` does: the last first.
-                for containment in containments.into_iter().rev() {
+                for (_, containment) in containments.into_iter().rev() {
                     let (actor, reason) = (person(), String::new());
                     let command = match happening {
                         Happening::Extend(_, by, _) => {
