@@ -356,9 +356,6 @@ impl Fold<'_> {
             Body::AttemptSucceeded(body) => return self.attempt_succeeded(body),
             Body::AttemptFailed(body) => {
                 self.attempt(&body.attempt, AttemptOutcome::Failed, Some(&body.error), |step| {
-                    if body.attempt.purpose == Purpose::Do {
-                        step.output = body.output.clone();
-                    }
                     step.state = after(step, body.then, &body.error, None);
                 })?;
             }
@@ -567,9 +564,6 @@ impl Fold<'_> {
         let now = self.record.time;
         let error = body.unsettled.as_ref().map(|unsettled| &unsettled.reason);
         self.attempt(&body.attempt, AttemptOutcome::Succeeded, error, |step| {
-            if body.attempt.purpose == Purpose::Do {
-                step.output = Some(body.output.clone());
-            }
             if !body.outputs.is_null() {
                 step.outputs = body.outputs.clone();
             }

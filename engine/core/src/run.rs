@@ -98,8 +98,6 @@ pub struct StepRun {
     pub attempts: Vec<AttemptRun>,
     /// The evaluated `outputs`: an object, or null before the step succeeded.
     pub outputs: Arc<Value>,
-    /// The action's result.
-    pub output: Option<Arc<Value>>,
     /// What its attempts were given, until it is over.
     pub rendered: Option<Rendered>,
     /// When it first did something.
@@ -380,7 +378,6 @@ impl StepRun {
             generation: 0,
             attempts: Vec::new(),
             outputs: Arc::new(Value::Null),
-            output: None,
             rendered: None,
             started_at: None,
             finished_at: None,

@@ -74,7 +74,7 @@ impl Catalogue {
     /// All [`Diagnostics`] at once where there is an error among them; the catalogue is then as it was.
     pub fn load(&mut self, file_name: &str, text: &str) -> Result<Vec<Diagnostic>, Diagnostics> {
         let mut report = Report::new(file_name);
-        let read = document::parse(text, &mut report)
+        let read = document::parse(text, document::NODES, &mut report)
             .and_then(|root| check::catalogue(file_name, text, &root, self, &mut report));
         match read.filter(|_| !report.has_errors()) {
             Some(read) => {

@@ -18,6 +18,7 @@ mod nats;
 mod notify;
 mod people;
 pub mod playbooks;
+mod records;
 mod reload;
 mod schedules;
 pub mod schema;

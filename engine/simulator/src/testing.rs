@@ -123,6 +123,9 @@ pub fn run(
         failures: Vec::new(),
         seen: None,
     };
+    for happening in &test.before {
+        tester.happen(happening, test.place, Duration::ZERO);
+    }
     tester.bring_in(&first, test.event_place, "event");
     for moment in &test.then {
         let at = start.plus(moment.at);
@@ -349,6 +352,11 @@ impl Tester<'_> {
                 return;
             }
             Happening::Freeze(reason) => ("then.freeze", Command::Freeze { actor: person(), reason: reason.clone() }),
+            Happening::Maintenance { matchers, length, reason } => {
+                let (actor, matchers, to) = (person(), matchers.clone(), now.plus(*length));
+                let (declared, from, reason) = (None, None, reason.clone());
+                ("then.maintenance", Command::PlanMaintenance { actor, declared, matchers, from, to, reason })
+            }
             Happening::Unfreeze => ("then.unfreeze", Command::Unfreeze { actor: person(), reason: String::new() }),
             Happening::Resolve(labels) => {
                 let chosen: Vec<_> = self
