@@ -113,7 +113,7 @@ impl Catalogue {
 
 /// What a text with errors names, or seems to name where it is no YAML.
 fn names_in(text: &str) -> Vec<String> {
-    let Some(root) = document::parse(text, &mut Report::new("")) else {
+    let Some(root) = document::parse(text, document::NODES, &mut Report::new("")) else {
         let indented = text.lines().filter_map(|line| line.strip_prefix("  "));
         let named = indented.filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
         return named.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect();

@@ -35,6 +35,8 @@ pub struct TestReport {
     pub seen_at: Option<Duration>,
     /// Every record of the simulation.
     pub records: Vec<Record>,
+    /// Every attempt that was dispatched, as it was rendered, oldest first.
+    pub dispatched: Vec<Assignment>,
     /// How long it took on the virtual clock.
     pub virtual_time: Duration,
 }
@@ -151,6 +153,7 @@ pub fn run(
         seen_at,
         virtual_time: simulation.now.since(start),
         records: simulation.records,
+        dispatched: simulation.dispatched,
     }
 }
 
@@ -162,11 +165,18 @@ fn unusable(test: &TestCase, reason: String) -> TestReport {
         expected: "an event".to_owned(),
         seen: reason,
     };
-    TestReport { failures: vec![failure], seen: None, seen_at: None, records: Vec::new(), virtual_time: Duration::ZERO }
+    TestReport {
+        failures: vec![failure],
+        seen: None,
+        seen_at: None,
+        records: Vec::new(),
+        dispatched: Vec::new(),
+        virtual_time: Duration::ZERO,
+    }
 }
 
-/// How the attempts of a test come out.
-fn mocked(test: &TestCase) -> impl FnMut(&Assignment, &State) -> Reply + '_ {
+/// How the attempts of a test come out, each time from the first of its mocks on.
+pub fn mocked(test: &TestCase) -> impl FnMut(&Assignment, &State) -> Reply + '_ {
     type Tried = (RunId, StepKey, Option<u32>, Purpose);
     let mut made: HashMap<Tried, usize> = HashMap::new();
     move |assignment, state| {
