@@ -265,6 +265,22 @@ pub enum EventKind {
     CloudEvent,
 }
 
+/// How much of a list is shown.
+#[derive(Debug, Args)]
+pub struct Limit {
+    /// How many at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    limit: u16,
+}
+
+impl Limit {
+    /// The query of a list, with what else narrows it.
+    pub fn query<const N: usize>(self, filters: [(&'static str, Option<String>); N]) -> Vec<(&'static str, String)> {
+        let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        std::iter::once(("limit", self.limit.to_string())).chain(filters).collect()
+    }
+}
+
 /// `stanch runs`
 #[derive(Debug, Subcommand)]
 pub enum Runs {
@@ -276,9 +292,8 @@ pub enum Runs {
         /// A playbook's name
         #[arg(long)]
         playbook: Option<String>,
-        /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-        limit: u16,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Shows a run with its steps
     Show {
@@ -338,9 +353,8 @@ pub enum Incidents {
         /// open, acknowledged or resolved
         #[arg(long)]
         state: Option<String>,
-        /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-        limit: u16,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Shows an incident with its alerts and runs
     Show {
@@ -420,9 +434,8 @@ pub enum Approvals {
         /// A playbook's name
         #[arg(long)]
         playbook: Option<String>,
-        /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-        limit: u16,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Shows a question with exactly what would be done
     Show {
@@ -455,9 +468,8 @@ pub enum Inforce {
         /// A playbook's name
         #[arg(long)]
         playbook: Option<String>,
-        /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-        limit: u16,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Shows what was done, and what takes it back
     Show {
@@ -507,9 +519,8 @@ pub enum Events {
     DeadLetters {
         /// The dead letter's id, or the beginning or the end of it
         id: Option<String>,
-        /// How many at most
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
-        limit: u16,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Writes the next alert or event that comes in, in the form that explain, plan and test read
     Capture {
