@@ -473,6 +473,15 @@ fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
 }
 
 #[test]
+fn a_clock_that_goes_by_the_wall_clock_has_nothing_to_agree_to() {
+    let engine = Engine::start(&["good.yaml"]);
+    let shown = engine.stanch(&["clock"]);
+    assert!(shown.exit == 0 && shown.out.ends_with(" UTC, by the wall clock\n"), "{} {}", shown.out, shown.err);
+    let agreed = engine.stanch(&["clock", "agree"]);
+    assert_eq!((agreed.exit, agreed.err.contains("the wall clock has not jumped")), (1, true), "{}", agreed.err);
+}
+
+#[test]
 fn playbooks_are_checked_together() {
     let home = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();

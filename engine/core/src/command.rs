@@ -214,6 +214,16 @@ pub enum Command {
         /// Which.
         maintenance: MaintenanceId,
     },
+    /// The wall clock is found not to be where it was.
+    NoteClockJump {
+        /// How far it is ahead of the engine's, in milliseconds; negative where it is behind.
+        by_ms: i64,
+    },
+    /// Let the engine's clock follow the wall clock.
+    AgreeToClock {
+        /// Who.
+        actor: Actor,
+    },
     /// Close an incident by hand.
     ResolveIncident {
         /// Who.
@@ -334,6 +344,9 @@ pub enum Rejected {
     /// No maintenance window has this id.
     #[error("no maintenance window has the id {0}")]
     UnknownMaintenance(MaintenanceId),
+    /// The engine's clock follows the wall clock as it is.
+    #[error("the wall clock has not jumped")]
+    NoClockJump,
     /// A time that is over.
     #[error("that time is over")]
     InThePast,

@@ -254,4 +254,21 @@ fn a_bad_catalogue_changes_nothing() {
     );
     let names: Vec<&str> = catalogue.actions().chain(catalogue.detectors()).map(|(name, _)| name).collect();
     assert_eq!(names, ["look", "revoke_token", "replay"]);
+    let told = |name: &str| {
+        load_with("p.yaml", &format!("playbook: p\ndetect: {{s: {{uses: {name}}}}}"), &catalogue).unwrap_err().list[0]
+            .to_string()
+    };
+    assert_eq!(
+        told("good"),
+        "p.yaml:2:19: error[broken-catalogue]: good stands in b.catalogue.yaml, which has errors; mend the catalogue first"
+    );
+    assert!(told("other").contains("[unknown-action]"));
+    let mut torn = shipped();
+    assert!(torn.load("t.catalogue.yaml", "actions:\n  good: {uses: log\n  bad: 5\n").is_err());
+    assert!(
+        load_with("p.yaml", "playbook: p\ndetect: {s: {uses: good}}", &torn)
+            .unwrap_err()
+            .to_string()
+            .contains("broken-catalogue")
+    );
 }

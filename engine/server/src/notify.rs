@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::clock::is_jump;
 use stanch_core::incident::Incident;
 use stanch_core::record::{ApprovalRequested, ApprovalTarget};
 use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::executor::{Dispatch, Handle};
+use crate::executor::{Dispatch, Handle, apart};
 
 /// How often a message is tried, and how long it waits before the second try; four times as long before each further one.
 const TRIES: u32 = 4;
@@ -180,6 +181,13 @@ fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
             format!("{}: no run has succeeded since that of {} ({})", body.playbook, body.nominal, body.watchdog),
             format!("`stanch runs list --playbook {}`", inert(body.playbook.as_str())),
         ),
+        (Body::ClockJumped(body), _) if is_jump(body.by_ms) => (
+            format!(
+                "The wall clock is {} the engine's: what is in force and the deadlines go by the old time for 10m",
+                apart(body.by_ms)
+            ),
+            "`stanch clock agree` follows it at once, `stanch inforce extend` keeps something for longer".to_owned(),
+        ),
         (Body::Frozen(body), _) => (
             format!("{} stopped all new steps with side effects: {}", record.actor.as_str(), body.reason),
             "`stanch unfreeze` lets them start again".to_owned(),
@@ -334,6 +342,10 @@ mod tests {
         let frozen = stanch_core::record::Frozen { reason: "a release".to_owned() };
         let with = notice_of(&record(3, frozen.into()), &state, &config).unwrap();
         assert!(with["text"].as_str().unwrap().contains("a release"));
+        let jumped = |by_ms| record(4, stanch_core::record::ClockJumped { by_ms }.into());
+        let with = notice_of(&jumped(-7_200_000), &state, &config).unwrap();
+        assert!(with["text"].as_str().unwrap().starts_with("The wall clock is 2h behind the engine's: "), "{with}");
+        assert_eq!(notice_of(&jumped(3), &state, &config), None, "it is right again");
     }
 
     #[test]

@@ -12,8 +12,9 @@ use stanch_workers::Secrets;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::wall;
 use crate::config::{Config, ConfigError, MaintenanceConfig};
-use crate::executor::{Handle, now};
+use crate::executor::Handle;
 use crate::people::People;
 
 /// How often the file is looked at.
@@ -123,7 +124,7 @@ pub(crate) fn windows(state: &State, file: &Config, before: &Config) -> Vec<Comm
         actor: Actor::source("stanch.yaml"),
         maintenance: window.planned.maintenance,
     };
-    let now = now();
+    let now = wall();
     let new = file.maintenance.iter().filter(|window| window.to > now && !known.contains(&window.declared()));
     gone.map(end).chain(new.map(MaintenanceConfig::command)).collect()
 }
@@ -139,7 +140,7 @@ mod tests {
         let window = |name: &&str| MaintenanceConfig {
             matchers: vec![format!("cluster={name:?}")],
             from: Timestamp::EPOCH,
-            to: now().plus(Duration::from_secs(3600)),
+            to: wall().plus(Duration::from_secs(3600)),
             reason: "switches".to_owned(),
         };
         Config { maintenance: windows.iter().map(window).collect(), ..Config::default() }
@@ -151,7 +152,7 @@ mod tests {
         let mut state = State::default();
         let apply = |state: &mut State, commands: Vec<Command>| {
             for command in commands {
-                *state = decide(state, command, now()).unwrap().state;
+                *state = decide(state, command, wall()).unwrap().state;
             }
             let of = |window: &Arc<stanch_core::state::Window>| window.planned.matchers[0].clone();
             state.maintenance.values().map(of).collect::<Vec<_>>()
@@ -161,7 +162,7 @@ mod tests {
             declared: None,
             matchers: vec!["host=\"x\"".to_owned()],
             from: None,
-            to: now().plus(Duration::from_secs(60)),
+            to: wall().plus(Duration::from_secs(60)),
             reason: String::new(),
         };
         apply(&mut state, vec![by_hand]);

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, NatsStatus};
+use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Options};
 use crate::executor::{self, Handle, Refused};
 use crate::people::People;
@@ -116,7 +117,8 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         ..worker_config(&config, secrets.clone(), warden, client_of_workers)?
     }));
     let told = notify::waiting(&state);
-    let handle = executor::start(store, state, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
+    let clock = Clock::system(&state);
+    let handle = executor::start(store, state, clock, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
     let notices = handle.notices();
     stories.tell_of(handle.clone(), Arc::clone(&reader));
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -152,6 +154,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let mut background = Vec::new();
     let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
     background.push(tokio::spawn(follow));
+    background.push(tokio::spawn(clock::keep_looking(handle.clone(), stop.clone())));
     background.push(tokio::spawn(schedules::run(handle.clone(), reloaded.clone(), stop.clone())));
     if config.slack.is_some() {
         let notify = notify::run(worker, handle.clone(), inforce.config.subscribe(), told, notices, stop.clone());

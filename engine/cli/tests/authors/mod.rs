@@ -323,6 +323,7 @@ fn a_catalogue_beside_the_playbooks_gives_its_names_a_meaning_everywhere() {
     for path in [&directory, &file] {
         let checked = stanch(&["validate", path]);
         assert!(checked.exit == 1 && checked.out.contains("did you mean http?"), "{}", checked.out);
+        assert!(checked.out.contains("1 error; what uses a catalogue"), "what is wrong is said once: {}", checked.out);
     }
 }
 

@@ -22,7 +22,7 @@ use super::page::{ListQuery, Page};
 use super::prefer::{Started, Wait};
 use super::problem::Problem;
 use super::{Http, Shared, alertmanager, events};
-use crate::executor::now;
+use crate::clock::wall;
 use crate::intake::{self, Fallback, Unreadable, cloud_event, own_event};
 use crate::summary::DeadLetterSummary;
 
@@ -105,7 +105,7 @@ async fn replay(State(http): State<Shared>, by: By, id: Segment, request: Reques
     let unreadable = |of: Unreadable| unusable("dead-letter.unreadable", format!("{}: {}", of.code, of.reason));
     // Looked at before it is given: what still cannot be used would become a second letter, or pass for seen before.
     let (foreseen, truncated) = command().map_err(unreadable)?;
-    if let Ok(decided) = decide(&http.app.handle.state(), foreseen, now()) {
+    if let Ok(decided) = decide(&http.app.handle.state(), foreseen, wall()) {
         let Receipt { runs, incidents, unusable: reasons, .. } = decided.receipt;
         if !reasons.is_empty() && runs.is_empty() && incidents.is_empty() {
             return Err(unusable("dead-letter.unusable", reasons.join("; ")));
