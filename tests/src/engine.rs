@@ -1,12 +1,14 @@
 //! The engine under test, as a process: started, asked, killed and started again on the same data.
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::{Request, Response};
@@ -20,7 +22,7 @@ use crate::{SOON, eventually, free_port, repository};
 #[must_use]
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("STANCH_BIN") {
-        return path.into();
+        return std::path::absolute(path).expect("STANCH_BIN names a file");
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     ["debug", "release"]
@@ -29,6 +31,12 @@ pub fn binary() -> PathBuf {
         .filter(|path| path.exists())
         .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
         .expect("no stanch binary; make one (cargo build -p stanch) or name one in STANCH_BIN")
+}
+
+/// The library that moves a process's clock, where Debian's `faketime` is installed.
+fn faketime() -> Option<PathBuf> {
+    let libraries = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    libraries.map(|entry| entry.path().join("faketime/libfaketime.so.1")).find(|path| path.exists())
 }
 
 /// Runs a verb of the command line to its end.
@@ -44,6 +52,7 @@ pub fn stanch(arguments: &[&str]) -> Output {
 #[derive(Debug)]
 pub struct Setup {
     playbooks: Vec<(String, String)>,
+    scripts: Vec<(String, String)>,
     config: String,
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
@@ -59,13 +68,20 @@ impl Setup {
     /// No playbooks, an empty `stanch.yaml`.
     #[must_use]
     pub const fn new() -> Self {
-        Self { playbooks: Vec::new(), config: String::new(), environment: Vec::new(), data: None }
+        Self { playbooks: Vec::new(), scripts: Vec::new(), config: String::new(), environment: Vec::new(), data: None }
     }
 
     /// With this playbook.
     #[must_use]
     pub fn playbook(mut self, name: &str, text: impl Into<String>) -> Self {
         self.playbooks.push((format!("{name}.yaml"), text.into()));
+        self
+    }
+
+    /// With this program in the engine's working directory, for `exec`.
+    #[must_use]
+    pub fn script(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.scripts.push((name.to_owned(), text.into()));
         self
     }
 
@@ -102,6 +118,11 @@ impl Setup {
         for (name, text) in &self.playbooks {
             std::fs::write(playbooks.join(name), text).expect("the test's directory is writable");
         }
+        for (name, text) in &self.scripts {
+            let path = home.path().join(name);
+            std::fs::write(&path, text).expect("the test's directory is writable");
+            std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("it was written a moment ago");
+        }
         std::fs::write(home.path().join("stanch.yaml"), &self.config).expect("the test's directory is writable");
         let data = self.data.unwrap_or_else(|| home.path().join("data"));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -115,6 +136,7 @@ impl Setup {
 fn spawn(home: &TempDir, data: &Path, address: SocketAddr, environment: &[(String, String)]) -> Process {
     let mut command = Command::new(binary());
     command
+        .current_dir(home.path())
         .arg("serve")
         .args(["--listen", &address.to_string()])
         .arg("--data-dir")
@@ -205,6 +227,27 @@ impl Engine {
     pub fn start_again(&mut self) -> Duration {
         self.spawn_again();
         self.wait_until_ready()
+    }
+
+    /// As [`Engine::start_again`], `later` than now: the engine's clock is moved where `faketime` is installed, and waited for
+    /// where it is not. It stays moved over further starts.
+    pub fn start_again_later(&mut self, later: Duration) -> Duration {
+        match faketime() {
+            Some(library) => {
+                let library = library.to_str().expect("its path is UTF-8").to_owned();
+                let moved = format!("+{}s", later.as_secs());
+                // What files and the monotonic clock say stays as it is.
+                let environment = [
+                    ("LD_PRELOAD", library),
+                    ("FAKETIME", moved),
+                    ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+                    ("NO_FAKE_STAT", "1".to_owned()),
+                ];
+                self.environment.extend(environment.map(|(name, value)| (name.to_owned(), value)));
+            }
+            None => std::thread::sleep(later),
+        }
+        self.start_again()
     }
 
     /// As [`Engine::start_again`], without waiting.
@@ -352,6 +395,42 @@ impl Engine {
             let incidents = self.incidents();
             let all = incidents.len() == count && incidents.iter().all(|incident| incident["state"] == state);
             if all { Ok(incidents) } else { Err(format!("{incidents:#?}")) }
+        })
+    }
+
+    /// Waits until somebody is asked something, and gives the question.
+    ///
+    /// # Panics
+    /// Where nobody is.
+    #[must_use]
+    pub fn question(&self) -> Value {
+        eventually("a question waits", SOON, || self.list("/api/v1/approvals").pop().ok_or_else(|| "none".to_owned()))
+    }
+
+    /// Says yes to a question, as whoever has the token.
+    ///
+    /// # Panics
+    /// Where it is no question.
+    #[must_use]
+    pub fn approve(&self, question: &Value, token: Option<&str>) -> Response {
+        let path = format!("/api/v1/approvals/{}", question["id"].as_str().expect("a question has an id"));
+        let body = json!({"verdict": "approved", "digest": question["digest"], "reason": "seen"}).to_string();
+        let request = Request::post(&path, body);
+        self.send(&match token {
+            Some(token) => request.header("Authorization", &format!("Bearer {token}")),
+            None => request,
+        })
+    }
+
+    /// Waits until a step of a run is in `state`, and gives the run.
+    ///
+    /// # Panics
+    /// Where it does not come there.
+    #[must_use]
+    pub fn step_in_state(&self, run: &str, step: &str, state: &str) -> Value {
+        eventually(&format!("{step} is {state}"), SOON, || {
+            let run = self.run(run);
+            if run["steps"][step]["state"] == state { Ok(run) } else { Err(format!("{run:#}")) }
         })
     }
 

@@ -128,12 +128,21 @@ impl Inbox {
 }
 
 impl Client {
-    /// Gathers what comes on a subject from now on; `reply`, where given, is answered to each request.
+    /// Gathers what comes on a subject from now on.
     ///
     /// # Panics
     /// Where the server is gone.
     #[must_use]
-    pub fn subscribe(&self, subject: &str, reply: Option<&'static str>) -> Inbox {
+    pub fn subscribe(&self, subject: &str) -> Inbox {
+        self.respond(subject, |_| None)
+    }
+
+    /// The same, and sends back what `reply` gives for each request; none leaves the request unanswered.
+    ///
+    /// # Panics
+    /// Where the server is gone.
+    #[must_use]
+    pub fn respond(&self, subject: &str, reply: impl Fn(&Message) -> Option<String> + Send + Sync + 'static) -> Inbox {
         let inbox = Inbox::default();
         let mut subscription =
             self.runtime.block_on(self.client.subscribe(subject.to_owned())).expect("the server is there");
@@ -142,13 +151,15 @@ impl Client {
         self.runtime.spawn(async move {
             while let Some(message) = subscription.next().await {
                 let id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
-                messages.lock().unwrap_or_else(PoisonError::into_inner).push(Message {
+                let came = Message {
                     subject: message.subject.to_string(),
                     id: id.map(ToString::to_string),
                     data: message.payload.to_vec(),
-                });
-                if let (Some(to), Some(reply)) = (message.reply, reply) {
-                    let _ = client.publish(to, reply.into()).await;
+                };
+                let answer = reply(&came);
+                messages.lock().unwrap_or_else(PoisonError::into_inner).push(came);
+                if let (Some(to), Some(answer)) = (message.reply, answer) {
+                    let _ = client.publish(to, answer.into()).await;
                 }
             }
         });

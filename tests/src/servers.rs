@@ -68,7 +68,13 @@ impl Exporter {
 
     /// Sets a gauge such as `probe_single{instance="db-01:9100"}`.
     pub fn set(&self, gauge: &str, value: f64) {
-        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(gauge.to_owned(), value);
+        self.set_all(&[gauge], value);
+    }
+
+    /// Sets several gauges with nothing scraped in between.
+    pub fn set_all(&self, gauges: &[&str], value: f64) {
+        let mut known = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(gauges.iter().map(|&gauge| (gauge.to_owned(), value)));
     }
 }
 

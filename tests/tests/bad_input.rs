@@ -273,7 +273,7 @@ fn without_nats_the_engine_serves_says_so_and_reconnects() {
 
     let mut nats = Nats::start_at(port);
     let client = nats.client();
-    let inbox = client.subscribe("ops.told", None);
+    let inbox = client.subscribe("ops.told");
     detail(true);
     let runs = engine.finished_runs(1);
     assert_eq!(runs[0]["state"], "succeeded");

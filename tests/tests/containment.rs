@@ -1,12 +1,10 @@
 //! What is done and taken back, with people in between: items, verification, approval by token, a sub-playbook, a wait for
 //! a NATS event and a lease, with `kill -9` wherever something waits.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use stanch_tests::engine::stanch;
 use stanch_tests::nats::Nats;
-use stanch_tests::{
-    AlertBody, Behaviour, Engine, Request, Response, SOON, Setup, Slack, Target, eventually, slack, stays,
-};
+use stanch_tests::{AlertBody, Behaviour, Request, SOON, Setup, Slack, Target, eventually, slack, stays};
 
 const HOSTS: [&str; 3] = ["a", "b", "c"];
 
@@ -50,21 +48,6 @@ fn rotate(target: &Target) -> String {
     )
 }
 
-/// Answers the question that waits, as whoever has the token.
-fn answer(engine: &Engine, question: &Value, token: Option<&str>) -> Response {
-    let path = format!("/api/v1/approvals/{}", question["id"].as_str().expect("a question has an id"));
-    let body = json!({"verdict": "approved", "digest": question["digest"], "reason": "seen"}).to_string();
-    let request = Request::post(&path, body);
-    engine.send(&match token {
-        Some(token) => request.header("Authorization", &format!("Bearer {token}")),
-        None => request,
-    })
-}
-
-fn waiting_question(engine: &Engine) -> Value {
-    eventually("a question waits", SOON, || engine.list("/api/v1/approvals").pop().ok_or_else(|| "none".to_owned()))
-}
-
 fn requests(target: &Target, what: &str) -> Vec<usize> {
     HOSTS.iter().map(|host| target.requests(&format!("/{what}/{host}")).len()).collect()
 }
@@ -88,7 +71,7 @@ fn what_was_approved_is_done_verified_and_taken_back_by_its_lease_over_kills() {
         .env("ANN_TOKEN", "ann-s-secret-token")
         .start();
     engine.deliver(AlertBody::firing("f1", &[("alertname", "Beacon")]).bytes());
-    let asked = waiting_question(&engine);
+    let asked = engine.question();
     assert_eq!(
         (&asked["prompt"], asked["targets"][0]["with"].as_array().map(Vec::len)),
         (&json!("Isolate 3 hosts?"), Some(3))
@@ -98,19 +81,15 @@ fn what_was_approved_is_done_verified_and_taken_back_by_its_lease_over_kills() {
     // The question outlives the engine.
     engine.kill();
     engine.start_again();
-    assert_eq!(waiting_question(&engine), asked);
+    assert_eq!(engine.question(), asked);
     assert_eq!(requests(&target, "isolate"), [0, 0, 0], "nothing was done before somebody agreed");
-    let local = answer(&engine, &asked, None);
+    let local = engine.approve(&asked, None);
     assert_eq!((local.status, &local.json()["code"]), (403, &json!("approval.not-allowed")), "{local:?}");
-    assert_eq!(answer(&engine, &asked, Some("ann-s-secret-tokem")).status, 401);
-    let ann = answer(&engine, &asked, Some("ann-s-secret-token"));
+    assert_eq!(engine.approve(&asked, Some("ann-s-secret-tokem")).status, 401);
+    let ann = engine.approve(&asked, Some("ann-s-secret-token"));
     assert_eq!((ann.status, &ann.json()["state"]), (200, &json!("approved")), "{ann:?}");
 
-    let quiet = |run: &Value| run["steps"]["recover.quiet"]["state"] == "waiting";
-    let shown = eventually("all is done up to the wait", SOON, || {
-        let run = engine.run(&run);
-        if quiet(&run) { Ok(run) } else { Err(format!("{run:#}")) }
-    });
+    let shown = engine.step_in_state(&run, "recover.quiet", "waiting");
     let items = &shown["steps"]["contain.isolate"]["items"];
     assert_eq!(
         (&items["states"], requests(&target, "isolate")),
@@ -150,7 +129,12 @@ fn what_was_approved_is_done_verified_and_taken_back_by_its_lease_over_kills() {
     assert_eq!((decided.len(), decided[0]["via"].as_str()), (1, Some("token from 127.0.0.1")), "{decided:#?}");
 
     let log = String::from_utf8_lossy(&engine.process.output()).into_owned();
-    assert!(log.contains("what is in force is taken back: its time is over"), "{log}");
+    for line in [
+        "contain.isolate[a] of beacon is taken back: its time is over",
+        "questions that wait for somebody's yes or no: 1; stanch approvals list",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
     assert!(!log.contains("ann-s-secret"), "a token is no text for a log");
     assert!(engine.terminate().success());
     let verified = stanch(&["audit", "verify", engine.export().to_str().expect("temporary paths are UTF-8")]);
@@ -175,7 +159,7 @@ fn a_question_is_posted_to_slack_once() {
         let messages = slack.messages();
         if messages.is_empty() { Err(format!("{:?}", slack.refused())) } else { Ok(messages) }
     });
-    let (message, id) = (&messages[0], waiting_question(&engine)["id"].as_str().expect("it has an id").to_owned());
+    let (message, id) = (&messages[0], engine.question()["id"].as_str().expect("it has an id").to_owned());
     assert_eq!((messages.len(), &*message.channel), (1, "#sec-incidents"));
     let text = message.body.to_string();
     for part in ["Isolate", "contain.isolate", "<@U012AB3CD>", &format!("stanch approve {}", &id[id.len() - 8..])] {

@@ -47,7 +47,7 @@ fn alertmanager_sends_again_what_it_lost() {
 fn nats_keeps_a_stream_over_a_kill() {
     let mut nats = Nats::start();
     let client = nats.client();
-    let inbox = client.subscribe("plain", Some("an answer"));
+    let inbox = client.respond("plain", |_| Some("an answer".to_owned()));
     client.publish("plain", &[("Nats-Msg-Id", "7")], "hello");
     let messages = eventually("the message comes", Duration::from_secs(10), || {
         let messages = inbox.messages();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use stanch_tests::engine::{lines, stanch};
 use stanch_tests::nats::Nats;
 use stanch_tests::slack::TOKEN;
-use stanch_tests::{Alertmanager, Behaviour, Engine, Exporter, Prometheus, SOON, Setup, Slack, Target, eventually};
+use stanch_tests::{Alertmanager, Behaviour, Engine, Exporter, Prometheus, Setup, Slack, Target, eventually};
 
 const GAUGE: &str = r#"probe_single{instance="db-01:9100"}"#;
 
@@ -73,7 +73,7 @@ fn a_real_alert_runs_a_playbook_to_the_end_through_two_kills() {
     slack.limit(1, 1);
     let nats = Nats::start();
     let nats_client = nats.client();
-    let fenced = nats_client.subscribe("ops.fenced", None);
+    let fenced = nats_client.subscribe("ops.fenced");
     let home = tempfile::tempdir().unwrap();
     let snapshots = home.path().join("snapshots");
     let mut engine = Setup::new()
@@ -97,13 +97,10 @@ fn a_real_alert_runs_a_playbook_to_the_end_through_two_kills() {
     engine.kill();
     engine.start_again();
 
-    let run = eventually("the run waits for the alert to resolve", SOON, || {
-        let runs = engine.runs();
-        assert_eq!(runs.len(), 1, "{runs:#?}");
-        let run = engine.run(runs[0]["id"].as_str().unwrap());
-        if run["steps"]["recover.quiet"]["state"] == "waiting" { Ok(run) } else { Err(format!("{run:#}")) }
-    });
-    let id = run["id"].as_str().unwrap().to_owned();
+    let runs = engine.runs();
+    assert_eq!(runs.len(), 1, "{runs:#?}");
+    let id = runs[0]["id"].as_str().unwrap().to_owned();
+    let _waits = engine.step_in_state(&id, "recover.quiet", "waiting");
     engine.kill();
     exporter.set(GAUGE, 0.0);
     engine.start_again();

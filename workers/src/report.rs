@@ -295,6 +295,13 @@ fn approvals(text: &mut String, story: &Story) {
                 inert(body.step.as_str()),
                 inert(&body.prompt)
             )),
+            Body::ApprovalEscalated(body) => rows.push(format!(
+                "| {} | {} | escalated to {} | {} | |",
+                at(record.time),
+                inert(body.step.as_str()),
+                inert(&body.people.join(", ")),
+                inert(&body.reason)
+            )),
             Body::ApprovalDecided(body) => rows.push(format!(
                 "| {} | {} | {} by {} | {} | {} |",
                 at(record.time),
@@ -403,6 +410,9 @@ fn line(body: &Body) -> Option<String> {
         Body::UndoRequested(body) => format!("taking back was asked for{}", because(&body.reason)),
         Body::ContainmentEnded(body) => format!("something is no longer in force{}", because(&body.reason)),
         Body::ApprovalRequested(body) => format!("{} asks{}", step(&body.step, None), because(&body.prompt)),
+        Body::ApprovalEscalated(body) => {
+            format!("{} was escalated to {}{}", step(&body.step, None), body.people.join(", "), because(&body.reason))
+        }
         Body::ApprovalDecided(body) => {
             format!("{} was {}{}", step(&body.step, None), body.verdict.as_str(), because(&body.reason))
         }

@@ -223,6 +223,10 @@ impl Story {
                 }
             }
             Body::ApprovalRequested(body) => self.ask(body, at),
+            Body::ApprovalEscalated(body) => {
+                let name = name_of(body.step.as_str());
+                self.aside(Style::Yellow, &format!("{name}: {}; told {}", body.reason, body.people.join(", ")))
+            }
             Body::ApprovalDecided(body) => {
                 let verb = match body.verdict {
                     Verdict::Approved => "approves",
@@ -550,6 +554,7 @@ impl Story {
             }
             Waiting::Event { expires_at } => ("for an event".to_owned(), expires_at),
             Waiting::Approval { expires_at, .. } => ("for an approval".to_owned(), expires_at),
+            Waiting::Run { .. } if again => ("it took too long and was cancelled; for its end".to_owned(), None),
             Waiting::Run { child, .. } => {
                 let child = child.to_string();
                 (format!("for its run; stanch runs watch {}", format::short(&child)), None)
@@ -647,8 +652,8 @@ fn whole(length: Duration) -> String {
     }
 }
 
-/// A step, or an item of it.
-fn place(step: &StepKey, item: Option<u32>) -> String {
+/// A step by its name alone, or an item of it.
+pub fn place(step: &StepKey, item: Option<u32>) -> String {
     let name = name_of(step.as_str());
     item.map_or_else(|| name.to_owned(), |item| format!("{name}[{item}]"))
 }

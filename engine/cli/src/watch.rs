@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use stanch_core::record::{Record, RunOutcome};
 use stanch_playbook::Timestamp;
+use stanch_server::held::HeldBack;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::client::Client;
@@ -14,7 +15,8 @@ use crate::follow;
 use crate::format::short;
 use crate::signals::Signals;
 use crate::story::Story;
-use crate::terminal::{self, OUT, note};
+use crate::terminal::{self, OUT, Style, note};
+use crate::verbs::runs::waits_because;
 
 /// How often the line of what is under way is written anew.
 const TICK: Duration = Duration::from_millis(200);
@@ -30,9 +32,13 @@ pub enum Watched {
     TimedOut,
 }
 
+/// How often it is asked what holds a run back of which nothing is heard.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// What there is of a run's steps.
 #[derive(Debug, Deserialize)]
 struct Steps {
+    held: Option<HeldBack>,
     steps: std::collections::BTreeMap<String, Step>,
 }
 
@@ -50,7 +56,8 @@ pub async fn run(
     mut tell: impl FnMut(&Record) -> Option<String>,
 ) -> Result<Watched, Failure> {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    let steps: Steps = serde_json::from_value(client.get(&format!("/api/v1/runs/{id}")).await?)
+    let path = format!("/api/v1/runs/{id}");
+    let steps: Steps = serde_json::from_value(client.get(&path).await?)
         .map_err(|error| Failure::because("what the engine says of the run cannot be read", &error))?;
     let known = steps.steps.iter().map(|(key, step)| (&**key, step.uses.as_deref().unwrap_or("")));
     let mut story = Story::new(*OUT, known);
@@ -59,6 +66,9 @@ pub async fn run(
     let mut screen = Screen { live: OUT.live && !quiet, shown: false };
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A freeze and the like are in no record of the run.
+    let mut held: Option<HeldBack> = None;
+    let mut look = Instant::now() + LOOK;
     loop {
         let over = async {
             match deadline {
@@ -81,6 +91,18 @@ pub async fn run(
                     screen.clear();
                     return Ok(Watched::Over(outcome));
                 }
+                look = Instant::now() + LOOK;
+            }
+            () = sleep_until(look), if !quiet => {
+                // An engine that is away for a moment is the stream's concern.
+                if let Ok(answer) = client.get(&path).await {
+                    let now = serde_json::from_value::<Steps>(answer).ok().and_then(|steps| steps.held);
+                    if let Some(now) = now.as_ref().filter(|now| held.as_ref() != Some(*now)) {
+                        screen.print(&format!("  {}\n", OUT.paint(Style::Yellow, &waits_because(now))))?;
+                    }
+                    held = now;
+                }
+                look = Instant::now() + LOOK;
             }
             _ = tick.tick(), if screen.live => screen.status(story.status(now()).as_deref()),
             _ = signals.next() => {

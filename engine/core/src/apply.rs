@@ -8,13 +8,14 @@ use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 
 use crate::alert::AlertKey;
 use crate::attempt::{AttemptId, Purpose};
+use crate::clock::{Jump, is_jump};
 use crate::containment::{Containment, UndoState};
 use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
 use crate::incident::{Alert, Care, Incident};
 use crate::record::{
-    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Record, RunOutcome,
-    RunStarted, Then, Unsettled, Verification, Waiting,
+    Actor, Answer, AttemptScheduled, AttemptSucceeded, Body, ContainmentStarted, Ending, Firing, Parent, Record,
+    RunOutcome, RunStarted, Then, Unsettled, Verification, Waiting,
 };
 use crate::run::{AttemptOutcome, AttemptRun, Place, Question, Rendered, Run, StepRun, StepState};
 use crate::state::{EVENT_MEMORY, Expiry, PinnedPlan, State, Timer, Window};
@@ -270,6 +271,8 @@ impl Fold<'_> {
                 let of = Arc::make_mut(&mut run);
                 of.cancel = Some((self.record.actor.clone(), body.reason.as_str().into()));
                 of.undo = body.undo;
+                // What a failure had taken back was of one phase.
+                of.undo_asked &= !body.undo;
                 self.put_run(run);
             }
             Body::RunFinished(body) => return self.run_finished(body.run, body.outcome),
@@ -340,13 +343,19 @@ impl Fold<'_> {
                 }
             }
             Body::WatchdogBarked(body) => self.unwatch(&body.playbook, &body.watchdog),
+            Body::ClockJumped(body) => {
+                self.clock_agreed();
+                if is_jump(body.by_ms) {
+                    let jump = Jump { by_ms: body.by_ms, since: now };
+                    self.state.timers.insert((jump.until(), Timer::Clock));
+                    self.state.clock_jump = Some(jump);
+                }
+            }
+            Body::ClockAgreed(_) => self.clock_agreed(),
             Body::AttemptScheduled(body) => return self.attempt_scheduled(body),
             Body::AttemptSucceeded(body) => return self.attempt_succeeded(body),
             Body::AttemptFailed(body) => {
                 self.attempt(&body.attempt, AttemptOutcome::Failed, Some(&body.error), |step| {
-                    if body.attempt.purpose == Purpose::Do {
-                        step.output = body.output.clone();
-                    }
                     step.state = after(step, body.then, &body.error, None);
                 })?;
             }
@@ -421,10 +430,20 @@ impl Fold<'_> {
                 let legal = matches!(step.state, StepState::Pending | StepState::Waiting { .. } | StepState::Succeeded);
                 step.started_at.get_or_insert(now);
                 step.finished_at = None;
-                step.question = Some(Arc::new(Question { asked: body.clone(), asked_at: now, answers: Vec::new() }));
+                let question = Question { asked: body.clone(), asked_at: now, answers: Vec::new(), told: 0 };
+                step.question = Some(Arc::new(question));
                 step.state = StepState::Waiting {
                     wait: Waiting::Approval { approval: body.approval, expires_at: body.expires_at },
                 };
+                legal
+            })?,
+            Body::ApprovalEscalated(body) => self.step(body.run, &body.step, None, |step| {
+                let waits = matches!(step.state, StepState::Waiting { .. });
+                let Some(question) = step.question.as_mut().filter(|of| of.asked.approval == body.approval) else {
+                    return false;
+                };
+                let legal = waits && body.level > question.told;
+                Arc::make_mut(question).told = body.level;
                 legal
             })?,
             Body::ApprovalDecided(body) => self.step(body.run, &body.step, None, |step| {
@@ -520,7 +539,8 @@ impl Fold<'_> {
 
     /// Counts the first attempt at a target against its step's budget.
     fn spend(&mut self, attempt: &AttemptId) {
-        if attempt.purpose != Purpose::Do || attempt.number != 1 || attempt.generation != 0 {
+        let first = attempt.purpose == Purpose::Do && attempt.number == 1 && attempt.generation == 0;
+        if !first || self.state.settings.budgets.is_empty() {
             return;
         }
         let plan = self.state.runs.get(&attempt.run).and_then(|run| self.state.plan(run.plan));
@@ -544,9 +564,6 @@ impl Fold<'_> {
         let now = self.record.time;
         let error = body.unsettled.as_ref().map(|unsettled| &unsettled.reason);
         self.attempt(&body.attempt, AttemptOutcome::Succeeded, error, |step| {
-            if body.attempt.purpose == Purpose::Do {
-                step.output = Some(body.output.clone());
-            }
             if !body.outputs.is_null() {
                 step.outputs = body.outputs.clone();
             }
@@ -569,7 +586,7 @@ impl Fold<'_> {
         let (value, generation) = run.at(place).map(|of| (of.value.clone(), of.undos)).unwrap_or_default();
         let at = (body.run, body.step.clone(), body.item);
         // The same thing, tried again by a person: one is in force, and the later one knows how to take it back.
-        if let Some(earlier) = self.state.contained.get(&at).copied() {
+        if let Some(earlier) = self.state.containment_at(body.run, &body.step, body.item).map(|of| of.id) {
             self.remove_containment(earlier);
         }
         let containment = Containment {
@@ -579,6 +596,7 @@ impl Fold<'_> {
             incident: run.incident,
             step: body.step.clone(),
             item: body.item,
+            parents: self.parents_of(&run),
             value,
             done: body.done.clone(),
             undo: body.undo.clone(),
@@ -593,6 +611,7 @@ impl Fold<'_> {
             next: None,
         };
         self.state.contained.insert(at, body.containment);
+        self.state.inherited.extend(containment.inheritors());
         if let Some(at) = containment.timer() {
             self.state.timers.insert((at, Timer::Containment(containment.id)));
         }
@@ -601,12 +620,16 @@ impl Fold<'_> {
         Ok(())
     }
 
+    /// The steps that a run is part of, the nearest first. A run ends after those that it started.
+    fn parents_of(&self, run: &Run) -> Vec<Parent> {
+        let next = |parent: &Parent| self.state.runs.get(&parent.run)?.parent.clone();
+        std::iter::successors(run.parent.clone(), next).collect()
+    }
+
     fn contained(&self, attempt: &AttemptId) -> Result<ContainmentId, IllegalTransition> {
-        let at = (attempt.run, attempt.step.clone(), attempt.item);
-        self.state
-            .contained
-            .get(&at)
-            .copied()
+        let containment = self.state.containment_at(attempt.run, &attempt.step, attempt.item);
+        containment
+            .map(|of| of.id)
             .ok_or_else(|| IllegalTransition::NoContainment { kind: self.kind(), containment: None })
     }
 
@@ -659,6 +682,9 @@ impl Fold<'_> {
         let at = (containment.run, containment.step.clone(), containment.item);
         if self.state.contained.get(&at) == Some(&id) {
             self.state.contained.remove(&at);
+        }
+        for inherited in containment.inheritors() {
+            self.state.inherited.remove(&inherited);
         }
         Some(containment)
     }
@@ -781,6 +807,12 @@ impl Fold<'_> {
         }
     }
 
+    fn clock_agreed(&mut self) {
+        if let Some(jump) = self.state.clock_jump.take() {
+            self.state.timers.remove(&(jump.until(), Timer::Clock));
+        }
+    }
+
     fn unwatch(&mut self, playbook: &PlaybookName, name: &str) {
         let key = (playbook.clone(), name.to_owned());
         if let Some((_, at)) = self.state.watched.remove(&key) {
@@ -899,7 +931,7 @@ impl Fold<'_> {
             }
         }
         for (place, step) in run.started() {
-            let marks = Marks::of(&step.state);
+            let marks = Marks::of(step);
             self.unmark(id, place, marks);
         }
         if run.queued {
@@ -1172,20 +1204,21 @@ struct Marks {
 }
 
 impl Marks {
-    fn of(state: &StepState) -> Self {
+    fn of(step: &StepRun) -> Self {
+        let state = &step.state;
         let question = match state {
             StepState::Waiting { wait: Waiting::Approval { approval, .. } } => Some(*approval),
             _ => None,
         };
         let awaits = matches!(state, StepState::Waiting { wait: Waiting::Event { .. } });
-        Self { timer: state.timer(), awaits, question }
+        Self { timer: step.timer(), awaits, question }
     }
 }
 
 fn changed(step: &mut StepRun, change: impl FnOnce(&mut StepRun) -> bool) -> (Marks, Marks, &'static str, bool) {
-    let (before, word) = (Marks::of(&step.state), step.state.as_str());
+    let (before, word) = (Marks::of(step), step.state.as_str());
     let legal = change(step);
-    (before, Marks::of(&step.state), word, legal)
+    (before, Marks::of(step), word, legal)
 }
 
 /// Keeps a step's counts of its items in step with one item's change.

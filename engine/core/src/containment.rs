@@ -9,7 +9,7 @@ use stanch_playbook::{PlaybookName, StepKey, Timestamp};
 
 use crate::attempt::{Assignment, AttemptId, Purpose};
 use crate::id::{ContainmentId, Epoch, IncidentId, RunId};
-use crate::record::RenderedCall;
+use crate::record::{Parent, RenderedCall};
 
 /// One thing that is in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Containment {
     pub step: StepKey,
     /// The item of it.
     pub item: Option<u32>,
+    /// The steps of other runs that the run is part of, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
     /// The item's value.
     pub value: Option<Arc<Value>>,
     /// What was done: the parameters of the step's action.
@@ -126,6 +129,11 @@ impl Containment {
                 None
             }
         }
+    }
+
+    /// The steps that it is found under beside its own.
+    pub(crate) fn inheritors(&self) -> impl Iterator<Item = (RunId, StepKey, ContainmentId)> + '_ {
+        self.parents.iter().map(|parent| (parent.run, parent.step.clone(), self.id))
     }
 
     /// The next attempt to take it back.

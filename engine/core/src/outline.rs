@@ -95,7 +95,9 @@ impl Body {
             | Self::Unfrozen(_)
             | Self::MaintenancePlanned(_)
             | Self::MaintenanceEnded(_)
-            | Self::WatchdogBarked(_) => none,
+            | Self::WatchdogBarked(_)
+            | Self::ClockJumped(_)
+            | Self::ClockAgreed(_) => none,
             Self::PlaybookObserved(body) => Outline { plan: Some(body.plan), ..none },
             Self::RunExtended(body) => Outline { run: Some(body.run), ..none },
             Self::RunHoldEnded(body) => Outline { run: Some(body.run), ..none },
@@ -108,6 +110,7 @@ impl Body {
             Self::IncidentMerged(body) => Outline { incident: Some(body.incident), ..none },
             Self::UndoRequested(body) => Outline { run: body.run, ..none },
             Self::ApprovalRequested(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
+            Self::ApprovalEscalated(body) => Outline { run: Some(body.run), step: Some(&body.step), ..none },
             Self::ApprovalDecided(body) => {
                 Outline { run: Some(body.run), step: Some(&body.step), outcome: Some(body.verdict.as_str()), ..none }
             }

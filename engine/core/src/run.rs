@@ -7,6 +7,7 @@ use std::time::Duration;
 use imbl::Vector;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stanch_playbook::plan::Step;
 use stanch_playbook::{Phase, Plan, PlanDigest, PlaybookName, Timestamp};
 
 use crate::attempt::{AttemptId, Purpose};
@@ -97,8 +98,6 @@ pub struct StepRun {
     pub attempts: Vec<AttemptRun>,
     /// The evaluated `outputs`: an object, or null before the step succeeded.
     pub outputs: Arc<Value>,
-    /// The action's result.
-    pub output: Option<Arc<Value>>,
     /// What its attempts were given, until it is over.
     pub rendered: Option<Rendered>,
     /// When it first did something.
@@ -128,6 +127,17 @@ pub struct Question {
     pub asked_at: Timestamp,
     /// Who answered what, and when; the last one decided where the step is over.
     pub answers: Vec<(Actor, Verdict, Timestamp)>,
+    /// How many of those whom `asked.escalate` names have been told.
+    #[serde(default)]
+    pub told: u32,
+}
+
+impl Question {
+    /// When more people are told of it.
+    #[must_use]
+    pub fn escalates_at(&self) -> Option<Timestamp> {
+        self.asked.escalate.get(self.told as usize).map(|next| self.asked_at.plus(next.after))
+    }
 }
 
 /// What the attempts of a step are given; equal over all of a generation.
@@ -313,7 +323,7 @@ impl StepState {
         }
     }
 
-    /// When it should be looked at next.
+    /// When it goes on by itself.
     #[must_use]
     pub fn timer(&self) -> Option<Timestamp> {
         match self {
@@ -368,7 +378,6 @@ impl StepRun {
             generation: 0,
             attempts: Vec::new(),
             outputs: Arc::new(Value::Null),
-            output: None,
             rendered: None,
             started_at: None,
             finished_at: None,
@@ -381,6 +390,14 @@ impl StepRun {
 
     pub(crate) fn item(value: Value) -> Self {
         Self { value: Some(Arc::new(value)), ..Self::pending() }
+    }
+
+    /// When it should be looked at next.
+    #[must_use]
+    pub fn timer(&self) -> Option<Timestamp> {
+        let asks = matches!(self.state, StepState::Waiting { wait: Waiting::Approval { .. } });
+        let escalates = self.question.as_ref().filter(|_| asks).and_then(|question| question.escalates_at());
+        self.state.timer().into_iter().chain(escalates).min()
     }
 
     /// How many attempts of a purpose the current generation has had.
@@ -462,6 +479,15 @@ impl Run {
         let current = self.steps.iter().position(|step| !step.state.is_over());
         let last = || self.steps.iter().rposition(|step| step.started_at.is_some());
         current.or_else(last).map(|index| plan.steps[index].phase)
+    }
+
+    /// The first step of the four phases that failed.
+    #[must_use]
+    pub fn failed_step<'a>(&self, plan: &'a Plan) -> Option<&'a Step> {
+        let failed = |(step, of): &(&Arc<StepRun>, &Step)| {
+            of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. })
+        };
+        self.steps.iter().zip(&plan.steps).find(failed).map(|(_, of)| of)
     }
 
     /// Whether the step at `index` stands in `finally`.

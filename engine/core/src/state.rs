@@ -12,6 +12,7 @@ use stanch_playbook::{Plan, PlanDigest, PlaybookName, StepKey, Timestamp, Uses};
 
 use crate::alert::AlertKey;
 use crate::attempt::{Assignment, AttemptId, Purpose};
+use crate::clock::Jump;
 use crate::containment::{Containment, UndoState};
 use crate::id::{ApprovalId, ContainmentId, Epoch, IncidentId, JournalId, MaintenanceId, RunId, Sequence};
 use crate::incident::{Alert, Incident};
@@ -22,7 +23,7 @@ use crate::run::{Place, Question, Run, StepState};
 pub const EVENT_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// The version of a snapshot's form; another one is thrown away and the journal folded.
-pub const SNAPSHOT_VERSION: u32 = 2;
+pub const SNAPSHOT_VERSION: u32 = 3;
 
 /// The state. A copy of it is cheap and shares all that did not change.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +52,8 @@ pub struct State {
     pub inforce: OrdMap<ContainmentId, Arc<Containment>>,
     /// Who stopped all side effects, why and when.
     pub frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    /// The jump of the wall clock that the engine's has not followed.
+    pub clock_jump: Option<Jump>,
     /// The maintenance windows that are not over.
     pub maintenance: OrdMap<MaintenanceId, Arc<Window>>,
     /// When targets were counted against each budget, oldest first, within its time.
@@ -63,6 +66,8 @@ pub struct State {
     pub ticks: OrdMap<(PlaybookName, usize), Timestamp>,
     /// The containment of a step or an item; of several, the last.
     pub(crate) contained: OrdMap<(RunId, StepKey, Option<u32>), ContainmentId>,
+    /// The containments of the runs that a step started, and of those that these did.
+    pub(crate) inherited: OrdSet<(RunId, StepKey, ContainmentId)>,
     /// The questions that wait for an answer.
     pub(crate) questions: OrdMap<ApprovalId, (RunId, Place)>,
     /// The steps that wait for an event.
@@ -102,6 +107,7 @@ pub(crate) enum Timer {
     Run(RunId),
     Maintenance(MaintenanceId),
     Watchdog(PlaybookName, String),
+    Clock,
 }
 
 /// What may be forgotten at a time.
@@ -168,8 +174,7 @@ impl State {
     #[must_use]
     pub fn is_under_way(&self, attempt: &AttemptId) -> bool {
         if attempt.purpose == Purpose::Undo {
-            let id = self.contained.get(&(attempt.run, attempt.step.clone(), attempt.item));
-            let containment = id.and_then(|id| self.inforce.get(id));
+            let containment = self.containment_at(attempt.run, &attempt.step, attempt.item);
             return containment
                 .is_some_and(|of| matches!(&of.state, UndoState::Undoing { attempt: at } if at == attempt));
         }
@@ -185,11 +190,19 @@ impl State {
         Some(Place { step, item: attempt.item })
     }
 
-    /// What a step of a run put in force, in no particular order.
-    pub fn contained_by<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
-        let from = (run, step.clone(), None);
-        let of = move |((owner, key, _), _): &(&(RunId, StepKey, Option<u32>), _)| *owner == run && key == step;
-        self.contained.range(from..).take_while(of).filter_map(|(_, id)| self.inforce.get(id))
+    /// What a step, or an item of it, put in force.
+    #[must_use]
+    pub fn containment_at(&self, run: RunId, step: &StepKey, item: Option<u32>) -> Option<&Arc<Containment>> {
+        self.contained.get(&(run, step.clone(), item)).and_then(|id| self.inforce.get(id))
+    }
+
+    /// What a step put in force itself or through the runs that it started, in no particular order.
+    pub fn inforce_of<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
+        let own = self.contained.range((run, step.clone(), None)..);
+        let own = own.take_while(move |((owner, key, _), _)| *owner == run && key == step).map(|(_, id)| id);
+        let inherited = self.inherited.range((run, step.clone(), ContainmentId(uuid::Uuid::nil()))..);
+        let inherited = inherited.take_while(move |(owner, key, _)| *owner == run && key == step).map(|(_, _, id)| id);
+        own.chain(inherited).filter_map(|id| self.inforce.get(id))
     }
 
     /// The question of an id that waits for an answer, with its run and its step.
@@ -230,7 +243,7 @@ impl State {
                 self.timers.insert((at, Timer::Run(run.id)));
             }
             for (place, step) in run.started() {
-                if let Some(at) = step.state.timer() {
+                if let Some(at) = step.timer() {
                     self.timers.insert((at, Timer::Step(run.id, place)));
                 }
                 match step.state {
@@ -246,9 +259,13 @@ impl State {
         }
         for containment in self.inforce.values() {
             self.contained.insert((containment.run, containment.step.clone(), containment.item), containment.id);
+            self.inherited.extend(containment.inheritors());
             if let Some(at) = containment.timer() {
                 self.timers.insert((at, Timer::Containment(containment.id)));
             }
+        }
+        if let Some(jump) = &self.clock_jump {
+            self.timers.insert((jump.until(), Timer::Clock));
         }
         for (id, window) in &self.maintenance {
             self.timers.insert((window.planned.to, Timer::Maintenance(*id)));
@@ -296,6 +313,7 @@ struct Image {
     runs: Vec<Arc<Run>>,
     inforce: Vec<Arc<Containment>>,
     frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    clock_jump: Option<Jump>,
     maintenance: Vec<Arc<Window>>,
     spent: Vec<(String, Vec<Timestamp>)>,
     watched: Vec<((PlaybookName, String), (Timestamp, Timestamp))>,
@@ -318,6 +336,7 @@ impl Serialize for State {
             runs: self.runs.values().cloned().collect(),
             inforce: self.inforce.values().cloned().collect(),
             frozen: self.frozen.clone(),
+            clock_jump: self.clock_jump,
             maintenance: self.maintenance.values().cloned().collect(),
             spent: self.spent.iter().map(|(name, at)| (name.clone(), at.iter().copied().collect())).collect(),
             watched: self.watched.iter().map(|(key, at)| (key.clone(), *at)).collect(),
@@ -354,6 +373,7 @@ impl<'de> Deserialize<'de> for State {
             runs: image.runs.into_iter().map(|run| (run.id, run)).collect(),
             inforce: image.inforce.into_iter().map(|containment| (containment.id, containment)).collect(),
             frozen: image.frozen,
+            clock_jump: image.clock_jump,
             maintenance: image.maintenance.into_iter().map(|window| (window.planned.maintenance, window)).collect(),
             spent: image.spent.into_iter().map(|(name, at)| (name, Vector::from(at))).collect(),
             watched: image.watched.into_iter().collect(),

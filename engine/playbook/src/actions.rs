@@ -69,7 +69,7 @@ pub enum FieldKind {
     Written,
     /// The name of a playbook.
     Playbook,
-    /// The name of a step that has an undo.
+    /// The name of a step that can be taken back.
     Step,
     /// Literal paths, relative to the directory of the command; stands beside `with`, not in it.
     Paths,
@@ -334,7 +334,11 @@ pub static ALL: &[Signature] = &[
     Signature {
         name: UNDO,
         doc: "Take back what another step of this run did, the last first.",
-        fields: &[required(literal(field("step", FieldKind::Step, "The other step's name; it must have an undo.")))],
+        fields: &[required(literal(field(
+            "step",
+            FieldKind::Step,
+            "The other step's name; it must have an undo, or run a playbook that has one.",
+        )))],
         any_of: &[],
         idempotence: Idempotence::Yes,
     },

@@ -54,7 +54,7 @@ struct Known<'a> {
     outputs: Vec<&'a str>,
     /// Whether it is done for each item of a list.
     foreach: bool,
-    /// Whether it says how it is taken back.
+    /// Whether it says how it is taken back, or runs a playbook whose steps may.
     undo: bool,
 }
 
@@ -213,7 +213,8 @@ impl<'a> Checker<'a> {
                     _ => Vec::new(),
                 };
                 let has = |key: &str| node.get(key).is_some();
-                let (foreach, undo) = (has("foreach"), has("undo"));
+                let runs = matches!(node.get("uses").map(|uses| &uses.kind), Some(Kind::Text(uses)) if uses == crate::actions::PLAYBOOK);
+                let (foreach, undo) = (has("foreach"), has("undo") || runs);
                 let known = Known { phase, name: &key.text, place: key.span, node, outputs, foreach, undo };
                 self.steps.push(known.with_named(catalogue::named_in(self.catalogue, node)));
             }

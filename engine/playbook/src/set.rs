@@ -1,8 +1,9 @@
-//! What only several playbooks together show: children that do not exist, cycles, depth, and inputs.
+//! What only several playbooks together show: children that do not exist, cycles, depth, inputs, and whether children can be
+//! taken back.
 //!
 //! Absent: places in files. A problem names its playbook and its step; both are unique.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -46,6 +47,7 @@ pub fn check_set(plans: &[&Plan]) -> Vec<SetProblem> {
     }
     let calls: Vec<Vec<Called<'_>>> = plans.iter().map(|plan| set.calls(plan)).collect();
     set.cycles_and_depth(&calls);
+    set.undos(&calls);
     set.problems
 }
 
@@ -82,6 +84,37 @@ impl<'a> Set<'a> {
             self.inputs(plan, step, self.plans[child], inputs.entries());
         }
         calls
+    }
+
+    /// A step that takes back what another playbook did: one that says how must be among those that are run.
+    fn undos(&mut self, calls: &[Vec<Called<'a>>]) {
+        for (at, plan) in self.plans.iter().enumerate() {
+            for step in &plan.steps {
+                let Uses::Undo { step: of } = &step.uses else { continue };
+                let of = &plan.steps[*of];
+                let Some(called) = calls[at].iter().find(|called| called.step.key == of.key) else { continue };
+                if !self.can_be_undone(called.child, calls) {
+                    let child = &self.plans[called.child].name;
+                    let message = format!("no step of {child} says how it is taken back");
+                    let help = format!("add undo: {{uses: ...}} to a step of {child}");
+                    self.problem(plan, step, "no-undo", message, Some(help));
+                }
+            }
+        }
+    }
+
+    /// Whether a playbook, or one that it runs, has a step with an undo.
+    fn can_be_undone(&self, start: usize, calls: &[Vec<Called<'a>>]) -> bool {
+        let (mut open, mut seen) = (vec![start], BTreeSet::new());
+        while let Some(at) = open.pop() {
+            if self.plans[at].steps.iter().any(|step| step.undo.is_some()) {
+                return true;
+            }
+            if seen.insert(at) {
+                open.extend(calls[at].iter().map(|called| called.child));
+            }
+        }
+        false
     }
 
     fn inputs(&mut self, plan: &Plan, step: &Step, child: &Plan, given: Vec<(&str, Option<Value>)>) {

@@ -12,7 +12,7 @@ use stanch_playbook::{
     reference,
 };
 
-const TESTS: &str = include_str!("../../../playbooks/disk-filling-up.test.yaml");
+const TESTS: &str = include_str!("../../../playbooks/general/suspicious-login.test.yaml");
 const FULL: &str = include_str!("fixtures/compromised-host.yaml");
 
 /// Real documents of every form, to be damaged.

@@ -91,3 +91,22 @@ fn chains_are_not_longer_than_the_limit() {
     assert_eq!(told(&chain(9)), [expected(0)]);
     assert_eq!(told(&chain(3000)), [expected(2991)]);
 }
+
+#[test]
+fn a_child_that_is_taken_back_has_an_undo_or_runs_one_that_has() {
+    let parent = |child: &str| {
+        let text = format!(
+            "playbook: over-{child}\ncontain:\n  sub: {{uses: playbook, with: {{playbook: {child}}}}}\nrecover:\n  back: {{uses: undo, with: {{step: sub}}}}\n"
+        );
+        load("p.yaml", &text).map_err(|error| error.to_string()).expect("a good playbook").plan
+    };
+    let text = "playbook: leaf\ndetect:\n  a: {uses: log, with: {message: x}, undo: {uses: log, with: {message: y}}}\n";
+    let leaf = load("p.yaml", text).map_err(|error| error.to_string()).expect("a good playbook").plan;
+    let (middle, without) = (playbook("middle", "{}", &[("leaf", "{}")]), playbook("without", "{}", &[]));
+    assert_eq!(
+        told(&[parent("leaf"), parent("middle"), parent("without"), leaf, middle, without]),
+        [
+            "over-without: recover.back: error[no-undo]: no step of without says how it is taken back; add undo: {uses: ...} to a step of without"
+        ]
+    );
+}

@@ -217,6 +217,7 @@ fn sub_playbooks_and_undo_steps_are_checked() {
         ("undo of itself", step("uses: undo\nwith: {step: s}")),
         ("undo of a later step", "playbook: p\ndetect:\n  a: {uses: undo, with: {step: b}}\ncontain:\n  b: {uses: log, with: {message: x}, undo: {uses: log, with: {message: y}}}\n".to_owned()),
         ("undo of a step that may not be over", "playbook: p\ncontain:\n  a: {uses: undo, with: {step: b}}\n  b: {uses: log, with: {message: x}, undo: {uses: log, with: {message: y}}}\n".to_owned()),
+        ("undo of another playbook", "playbook: p\ncontain:\n  on_failure: undo\n  sub: {uses: playbook, with: {playbook: q}}\nrecover:\n  a: {uses: undo, with: {step: sub}}\n".to_owned()),
         ("undo with a template", step("uses: undo\nwith: {step: '{{ inputs.hosts }}'}")),
         ("undo with what means nothing", "playbook: p\ncontain:\n  b: {uses: log, with: {message: x}, undo: {uses: log, with: {message: y}}}\nrecover:\n  a: {uses: undo, with: {step: b}, timeout: 5m, outputs: {a: result}, continue_on_error: true}\n".to_owned()),
     ]));

@@ -11,18 +11,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::clock::is_jump;
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
-use stanch_core::{Assignment, Command, Effect, Outcome, Receipt, RunId, State, decide, outstanding};
+use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
+use stanch_playbook::time::shown_duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::handle::Input;
 pub use self::handle::{Handle, Health, Refused};
 use self::letters::Allowance;
+use crate::clock::{Clock, Look};
 use crate::store::{Batch, Done, Order, Store, start_writer};
 use crate::summary::{IncidentSummary, RunSummary};
 
@@ -59,15 +63,18 @@ impl Dispatch for stanch_workers::Worker {
 
 /// Starts the loop on an opened store, with at most `attempts` under way at once. The first command it should be given is
 /// `StartEngine`.
-pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, attempts: usize) -> Handle {
+pub(crate) fn start<D: Dispatch>(store: Store, state: State, clock: Clock, worker: Arc<D>, attempts: usize) -> Handle {
+    let clock = Arc::new(clock);
     let (inputs, inbox) = mpsc::channel(QUEUE);
     let (publish, durable) = watch::channel(Arc::new(state.clone()));
     let (health_sender, health) = watch::channel(Health::default());
     let (orders, done) = start_writer(store);
     let (notices, _) = broadcast::channel(NOTICES);
-    let handle = Handle { inputs, durable, health, notices };
+    let handle = Handle { inputs, durable, health, notices, clock: Arc::clone(&clock) };
     let executor = Executor {
+        epoch_before: state.epoch,
         state,
+        clock,
         open: Open::default(),
         under_way: None,
         orders,
@@ -108,8 +115,11 @@ struct After {
 }
 
 struct Executor<D> {
+    /// The epoch of the engine before this one.
+    epoch_before: Epoch,
     /// The state with everything decided folded in, durable or not.
     state: State,
+    clock: Arc<Clock>,
     open: Open,
     under_way: Option<After>,
     orders: std::sync::mpsc::Sender<Order>,
@@ -135,7 +145,7 @@ impl<D: Dispatch> Executor<D> {
         self.timer = self.state.next_timer();
         loop {
             let room = self.open.batch.records.len() < BATCH;
-            let sleep = timer_in(self.timer);
+            let sleep = timer_in(self.timer, &self.clock);
             tokio::select! {
                 biased;
                 Some(answer) = done.recv() => {
@@ -148,7 +158,7 @@ impl<D: Dispatch> Executor<D> {
                         self.take(input);
                     }
                 }
-                () = sleep, if room && self.paused_until.is_none() => self.fire(),
+                () = sleep, if room && self.paused_until.is_none() && self.has_begun() => self.fire(),
             }
             self.send();
         }
@@ -199,8 +209,35 @@ impl<D: Dispatch> Executor<D> {
         self.timer = self.state.next_timer();
     }
 
+    /// Whether the start of this engine is decided. Before that, a timer that came due while no engine ran would claim an attempt
+    /// which the start then takes for one of the engine before it, and an attempt of that one would be sent again.
+    fn has_begun(&self) -> bool {
+        self.state.epoch > self.epoch_before
+    }
+
     fn decide(&mut self, command: Command) -> Result<Receipt, Refused> {
-        let decision = decide(&self.state, command, now())?;
+        if !self.has_begun() && !matches!(command, Command::StartEngine { .. }) {
+            return Err(Refused::Unavailable("the engine has not recorded its start yet".to_owned()));
+        }
+        // A start comes first in any case.
+        let now = if matches!(command, Command::StartEngine { .. }) { self.clock.now() } else { self.time() };
+        self.decide_at(command, now)
+    }
+
+    /// The time; a jump of the wall clock is recorded before anything else is.
+    fn time(&mut self) -> Timestamp {
+        let Look { now, jumped } = self.clock.look();
+        if let Some(by_ms) = jumped {
+            self.decide_at(Command::NoteClockJump { by_ms }, now).ok();
+        }
+        now
+    }
+
+    fn decide_at(&mut self, command: Command, now: Timestamp) -> Result<Receipt, Refused> {
+        let decision = decide(&self.state, command, now)?;
+        if decision.state.clock_jump != self.state.clock_jump {
+            self.clock.follow(decision.state.clock_jump.as_ref());
+        }
         if self.open.batch.records.is_empty() {
             self.open.batch.expected = self.state.sequence;
         }
@@ -267,6 +304,7 @@ impl<D: Dispatch> Executor<D> {
             Done::Failed { error } => self.failed(after, &error),
             Done::Reopened(Ok(state)) => {
                 self.state = *state;
+                self.clock.revert(&self.state);
                 self.publish.send_replace(Arc::new(self.state.clone()));
                 // A batch of unknown outcome may have been written: what it finished is over.
                 let over: Vec<RunId> =
@@ -310,6 +348,7 @@ impl<D: Dispatch> Executor<D> {
         self.pause();
         let durable = State::clone(&self.publish.borrow());
         self.state = durable.clone();
+        self.clock.revert(&self.state);
         match error {
             AppendError::Full(_) | AppendError::Refused { .. } => self.resume(),
             AppendError::Fenced { .. } | AppendError::OutcomeUnknown(_) | AppendError::Closed => {
@@ -332,6 +371,9 @@ impl<D: Dispatch> Executor<D> {
 
     /// After a failure: what is outstanding and not under way is begun.
     fn resume(&mut self) {
+        if !self.has_begun() {
+            return;
+        }
         let effects: Vec<Effect> = outstanding(&self.state).collect();
         for effect in effects {
             let known = matches!(&effect, Effect::DispatchAttempt(assignment) if self.cancels.contains_key(&assignment.attempt));
@@ -420,8 +462,10 @@ const fn is_notice(body: &Body) -> bool {
     matches!(
         body,
         Body::IncidentEscalated(_)
+            | Body::ApprovalEscalated(_)
             | Body::IncidentUpdateDue(_)
             | Body::WatchdogBarked(_)
+            | Body::ClockJumped(_)
             | Body::Frozen(_)
             | Body::Unfrozen(_)
     )
@@ -471,6 +515,15 @@ fn tell(record: &Record, state: &State) {
             body.prompt,
             body.approval
         ),
+        Body::ApprovalEscalated(body) => tracing::warn!(
+            run = %body.run,
+            step = %body.step,
+            approval = %body.approval,
+            "{}; tell {}: stanch approve|deny {}",
+            body.reason,
+            body.people.join(", "),
+            body.approval
+        ),
         Body::IncidentEscalated(body) => {
             let people =
                 if body.people.is_empty() { String::new() } else { format!("; tell {}", body.people.join(", ")) };
@@ -488,11 +541,31 @@ fn tell(record: &Record, state: &State) {
         Body::PlaybookObserved(body) => {
             tracing::info!(playbook = %body.playbook, key = %body.key, "would start, and only observes");
         }
+        Body::ClockJumped(body) if is_jump(body.by_ms) => tracing::warn!(
+            "the wall clock is {} the engine's; what is in force and the deadlines go by the old time for 10m, or until \
+             stanch clock agree",
+            apart(body.by_ms)
+        ),
+        Body::ClockJumped(_) => tracing::info!("the wall clock is right again"),
+        Body::ClockAgreed(_) => {
+            tracing::warn!("{} lets the engine's clock follow the wall clock", record.actor.as_str())
+        }
         Body::Frozen(body) => tracing::warn!("frozen by {}: {}", record.actor.as_str(), body.reason),
         Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
         Body::UndoRequested(body) if body.run.is_none() && record.actor == Actor::engine() => {
-            for id in &body.containments {
-                tracing::warn!(containment = %id, "what is in force is taken back: {}", body.reason);
+            for of in body.containments.iter().filter_map(|id| state.inforce.get(id)) {
+                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let item = of.value.as_ref().map(|value| format!("[{}]", text(value))).unwrap_or_default();
+                tracing::warn!(
+                    playbook = %of.playbook,
+                    run = %of.run,
+                    step = %of.step,
+                    containment = %of.id,
+                    "{}{item} of {} is taken back: {}",
+                    of.step,
+                    of.playbook,
+                    body.reason
+                );
             }
         }
         Body::DeadLettered(body) if body.letter.code == "trigger.evaluation-failed" => {
@@ -502,24 +575,23 @@ fn tell(record: &Record, state: &State) {
     }
 }
 
+/// How far the wall clock is from the engine's, as `1h ahead of`.
+pub(crate) fn apart(by_ms: i64) -> String {
+    let length = shown_duration(Duration::from_secs(by_ms.unsigned_abs() / 1000));
+    format!("{length} {}", if by_ms < 0 { "behind" } else { "ahead of" })
+}
+
 /// The id of what an attempt was to take back; it stays in force where that failed.
 fn containment_of(attempt: &AttemptId, state: &State) -> String {
-    let mut of = state.contained_by(attempt.run, &attempt.step);
-    of.find(|of| of.item == attempt.item).map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
+    let containment = state.containment_at(attempt.run, &attempt.step, attempt.item);
+    containment.map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
 }
 
-async fn timer_in(at: Option<Timestamp>) {
+async fn timer_in(at: Option<Timestamp>, clock: &Clock) {
     match at {
-        Some(at) => tokio::time::sleep(at.since(now())).await,
+        Some(at) => tokio::time::sleep(at.since(clock.now())).await,
         None => std::future::pending().await,
     }
-}
-
-/// The wall clock.
-#[must_use]
-pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::clock::is_jump;
 use stanch_core::incident::Incident;
 use stanch_core::record::{ApprovalRequested, ApprovalTarget};
 use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
 use stanch_playbook::{ActionName, Plan, PlaybookName, StepKey};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::executor::{Dispatch, Handle};
+use crate::executor::{Dispatch, Handle, apart};
 
 /// How often a message is tried, and how long it waits before the second try; four times as long before each further one.
 const TRIES: u32 = 4;
@@ -35,16 +37,17 @@ pub(crate) fn waiting(state: &State) -> BTreeSet<ApprovalId> {
     state.questions().map(|(_, _, question)| question.asked.approval).collect()
 }
 
-/// Posts each question that is not among the told ones, until stopped.
+/// Posts each question that is not among the told ones, and each notice, until stopped. The notices begin before the engine
+/// records its start: what fell due while none ran is among them.
 pub(crate) async fn run<D: Dispatch>(
     worker: Arc<D>,
     handle: Handle,
-    config: Arc<Config>,
+    config: watch::Receiver<Arc<Config>>,
     mut told: BTreeSet<ApprovalId>,
+    mut notices: broadcast::Receiver<Arc<Record>>,
     stop: CancellationToken,
 ) {
     let mut durable = handle.watch();
-    let mut notices = handle.notices();
     let mut posts = JoinSet::new();
     loop {
         let state = Arc::clone(&durable.borrow_and_update());
@@ -55,7 +58,7 @@ pub(crate) async fn run<D: Dispatch>(
             }
             let Some(plan) = state.plan(run.plan) else { continue };
             let asked = &question.asked;
-            let with = message(asked, plan, &config, &state.settings.external_url);
+            let with = message(asked, plan, &config.borrow(), &state.settings.external_url);
             // The low bits of the id tell apart what one step asks anew; no attempt of an approval exists.
             let generation = u32::try_from(asked.approval.0.as_u128() & u128::from(u32::MAX)).unwrap_or_default();
             let of = attempt(asked.run, asked.step.clone(), generation);
@@ -68,7 +71,7 @@ pub(crate) async fn run<D: Dispatch>(
             changed = durable.changed() => if changed.is_err() { break },
             notice = notices.recv() => match notice {
                 Ok(record) => {
-                    if let Some(with) = notice_of(&record, &handle.state(), &config) {
+                    if let Some(with) = notice_of(&record, &handle.state(), &config.borrow()) {
                         // Of an incident, or of the engine, no step is.
                         let generation = u32::try_from(record.sequence.0 & u64::from(u32::MAX)).unwrap_or_default();
                         let of = attempt(RunId(uuid::Uuid::nil()), StepKey::new("engine.notice"), generation);
@@ -164,6 +167,12 @@ fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
             let people = if people.is_empty() { String::new() } else { format!("{people}: ") };
             (format!("{}: {}", told(incident), body.reason), format!("{people}`stanch incidents ack {short}`"))
         }
+        (Body::ApprovalEscalated(body), _) => {
+            let (_, _, question) = state.question(body.approval)?;
+            let short = short(body.approval);
+            let head = format!("Approval still needed: {} ({})", question.asked.prompt, body.reason);
+            (head, format!("{}: `stanch approve {short}` or `stanch deny {short}`", mentions(&body.people, config)))
+        }
         (Body::IncidentUpdateDue(_), Some(incident)) => {
             let short = short(incident.id);
             (told(incident), format!("`stanch incidents show {short}`"))
@@ -171,6 +180,13 @@ fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
         (Body::WatchdogBarked(body), _) => (
             format!("{}: no run has succeeded since that of {} ({})", body.playbook, body.nominal, body.watchdog),
             format!("`stanch runs list --playbook {}`", inert(body.playbook.as_str())),
+        ),
+        (Body::ClockJumped(body), _) if is_jump(body.by_ms) => (
+            format!(
+                "The wall clock is {} the engine's: what is in force and the deadlines go by the old time for 10m",
+                apart(body.by_ms)
+            ),
+            "`stanch clock agree` follows it at once, `stanch inforce extend` keeps something for longer".to_owned(),
         ),
         (Body::Frozen(body), _) => (
             format!("{} stopped all new steps with side effects: {}", record.actor.as_str(), body.reason),
@@ -183,7 +199,14 @@ fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
         _ => return None,
     };
     let mut with = blocks(&head, &head, &foot);
-    let channel = incident.and_then(|incident| incident.care.as_deref()?.slack_channel.as_deref());
+    let channel = match &record.body {
+        // Where the question was posted.
+        Body::ApprovalEscalated(body) => {
+            let plan = state.runs.get(&body.run).and_then(|run| state.plan(run.plan));
+            plan.and_then(|plan| plan.incident.slack_channel.as_deref())
+        }
+        _ => incident.and_then(|incident| incident.care.as_deref()?.slack_channel.as_deref()),
+    };
     if let Some(channel) = channel {
         with["channel"] = channel.into();
     }
@@ -275,6 +298,9 @@ fn inert(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stanch_core::command::Target;
+    use stanch_core::{Actor, Command};
+
     use super::*;
 
     #[test]
@@ -287,7 +313,7 @@ mod tests {
         let record = |sequence, body: Body| Record {
             sequence: stanch_core::Sequence(sequence),
             time: stanch_playbook::Timestamp::EPOCH,
-            actor: stanch_core::Actor::engine(),
+            actor: Actor::engine(),
             body,
         };
         let mut state = State::default();
@@ -316,6 +342,49 @@ mod tests {
         let frozen = stanch_core::record::Frozen { reason: "a release".to_owned() };
         let with = notice_of(&record(3, frozen.into()), &state, &config).unwrap();
         assert!(with["text"].as_str().unwrap().contains("a release"));
+        let jumped = |by_ms| record(4, stanch_core::record::ClockJumped { by_ms }.into());
+        let with = notice_of(&jumped(-7_200_000), &state, &config).unwrap();
+        assert!(with["text"].as_str().unwrap().starts_with("The wall clock is 2h behind the engine's: "), "{with}");
+        assert_eq!(notice_of(&jumped(3), &state, &config), None, "it is right again");
+    }
+
+    #[test]
+    fn a_question_that_nobody_answers_mentions_whom_it_is_escalated_to_where_it_was_posted() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("stanch.yaml");
+        std::fs::write(&path, "people: {ann: {slack: U1, groups: [leads]}}\n").unwrap();
+        let config = Config::read(&path).unwrap();
+        let text = "playbook: ask\nincident: {slack: {channel: '#sec'}}\ndetect:\n  a:\n    uses: approval\n    \
+                    with: {prompt: 'Isolate <!channel>?', escalate: [{after: 5m, people: 'group:leads'}]}\n";
+        let plan = Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
+        let event = stanch_core::event::Event {
+            id: "1".into(),
+            source: "test".into(),
+            kind: "request".into(),
+            time: stanch_playbook::Timestamp::EPOCH,
+            subject: None,
+            data: Value::Null,
+        };
+        let target = Target::Playbook { playbook: plan.name.clone(), inputs: serde_json::Map::new() };
+        let commands = [
+            Command::LoadPlaybooks { plans: vec![plan], keep: Vec::new() },
+            Command::ReceiveEvent { actor: Actor::person("ann"), event: Arc::new(event), target },
+            Command::FireTimers,
+        ];
+        let (mut state, mut records) = (State::default(), Vec::new());
+        for (command, minutes) in commands.into_iter().zip([0, 0, 5]) {
+            let now = stanch_playbook::Timestamp::EPOCH.plus(Duration::from_secs(minutes * 60));
+            let decision = stanch_core::decide(&state, command, now).unwrap();
+            (state, records) = (decision.state, decision.records);
+        }
+        let with = notice_of(&records[0], &state, &config).unwrap();
+        assert_eq!(with["channel"], "#sec");
+        assert_eq!(with["text"], "Approval still needed: Isolate <!channel>? (nobody decided within 5m)");
+        assert_eq!(with["blocks"][0]["text"]["type"], "plain_text");
+        let foot = with["blocks"][1]["text"]["text"].as_str().unwrap();
+        assert!(foot.starts_with("group:leads (<@U1>): `stanch approve "), "{foot}");
+        // Of a question that was answered meanwhile nobody is reminded.
+        assert_eq!(notice_of(&records[0], &State::default(), &config), None);
     }
 
     #[test]
@@ -339,6 +408,7 @@ mod tests {
             quorum: 1,
             excluded: None,
             expires_at: None,
+            escalate: Vec::new(),
             replaces: None,
         };
         let with = message(&asked, &plan, &config, "https://stanch.corp");

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stanch_core::{Command, Effect, outstanding};
+use stanch_core::containment::{Containment, UndoState};
+use stanch_core::run::Run;
+use stanch_core::{Command, Effect, RunId, State, outstanding};
 use stanch_journal::{Reader, Views};
 use stanch_workers::{
     Egress, ExecConfig, Registry, SecretError, Secrets, ServiceConfig, Services, Warden, Worker, WorkerConfig,
@@ -16,13 +18,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, NatsStatus};
+use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Options};
 use crate::executor::{self, Handle, Refused};
 use crate::people::People;
 use crate::senders::Senders;
 use crate::store::{StartError, Store};
 use crate::stories::EngineStories;
-use crate::{http, nats, notify, playbooks, schedules};
+use crate::{http, nats, notify, playbooks, reload, schedules, summary};
 
 /// How long attempts may go on after the engine was told to end; those that are not over then become unknown.
 const GRACE: Duration = Duration::from_secs(10);
@@ -75,12 +78,12 @@ pub struct Server {
 /// # Errors
 /// [`StartupError`]; nothing listens then.
 pub async fn start(options: Options) -> Result<Server, StartupError> {
-    let Options { listen, data_dir, playbooks: directory, config, warden } = options;
+    let Options { listen, data_dir, playbooks: directory, config, config_file, warden } = options;
     if !listen.ip().is_loopback() {
         return Err(ConfigError::Open(listen).into());
     }
     let mut settings = config.settings()?;
-    let windows = config.maintenance(executor::now())?;
+    let followed = config_file.map(reload::Followed::new);
     let unusable = |error: SecretError| StartupError::Workers(error.to_string());
     let secrets = Secrets::new(config.secrets.clone()).map_err(unusable)?;
     let senders = Senders::read(&config.intake, &secrets)?;
@@ -111,19 +114,21 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let of_engine = Arc::clone(&stories);
     let worker = Arc::new(Worker::new(WorkerConfig {
         stories: Some(of_engine),
-        ..worker_config(&config, secrets, warden, client_of_workers)?
+        ..worker_config(&config, secrets.clone(), warden, client_of_workers)?
     }));
     let told = notify::waiting(&state);
-    let handle = executor::start(store, state, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
+    let clock = Clock::system(&state);
+    let handle = executor::start(store, state, clock, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
+    let notices = handle.notices();
     stories.tell_of(handle.clone(), Arc::clone(&reader));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
     handle.submit_patiently(library.command()).await?;
-    for window in windows {
-        handle.submit_patiently(window).await?;
+    for command in reload::windows(&handle.state(), &config, &Config::default()) {
+        handle.submit_patiently(command).await?;
     }
-    if let Some((by, reason, since)) = &handle.state().frozen {
-        tracing::warn!(by = by.as_str(), %since, "no step with side effects starts, until stanch unfreeze: {reason}");
+    for line in waiting(&handle.state()) {
+        tracing::warn!("{line}");
     }
     for line in library.problems.iter().flat_map(|problem| &problem.diagnostics) {
         tracing::warn!("{line}");
@@ -132,6 +137,10 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let (problems_sender, problems) = watch::channel(Arc::new(library.problems.clone()));
     let (reloaded_sender, reloaded) = watch::channel(0);
     let config = Arc::new(config);
+    let inforce = reload::InForce {
+        config: watch::Sender::new(Arc::clone(&config)),
+        people: watch::Sender::new(Arc::new(people)),
+    };
     let app = App {
         handle: handle.clone(),
         reader: Arc::clone(&reader),
@@ -140,15 +149,19 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         nats: nats_status.clone(),
         problems,
         senders: Arc::new(senders),
-        people: Arc::new(people),
+        people: inforce.people.subscribe(),
     };
     let mut background = Vec::new();
     let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
     background.push(tokio::spawn(follow));
+    background.push(tokio::spawn(clock::keep_looking(handle.clone(), stop.clone())));
     background.push(tokio::spawn(schedules::run(handle.clone(), reloaded.clone(), stop.clone())));
     if config.slack.is_some() {
-        let notify = notify::run(worker, handle.clone(), config, told, stop.clone());
+        let notify = notify::run(worker, handle.clone(), inforce.config.subscribe(), told, notices, stop.clone());
         background.push(tokio::spawn(notify));
+    }
+    if let Some(followed) = followed {
+        background.push(tokio::spawn(reload::follow(followed, inforce, secrets, handle.clone(), stop.clone())));
     }
     if let Some(client) = client {
         background.push(tokio::spawn(nats::run(client, handle.clone(), reloaded, nats_status, stop.clone())));
@@ -205,6 +218,35 @@ impl Server {
     }
 }
 
+/// What waits for people when an engine starts: a line each, with the command that shows it.
+fn waiting(state: &State) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some((by, reason, since)) = &state.frozen {
+        let by = by.as_str();
+        lines.push(format!(
+            "frozen by {by} since {since}, no step with side effects starts until stanch unfreeze: {reason}"
+        ));
+    }
+    let approvals = state.questions().count();
+    if approvals > 0 {
+        lines.push(format!("questions that wait for somebody's yes or no: {approvals}; stanch approvals list"));
+    }
+    let asking = |run: &Arc<Run>| (summary::questions(run), run.id);
+    let unknown: Vec<(usize, RunId)> = state.runs.values().map(asking).filter(|(steps, _)| *steps > 0).collect();
+    if let Some((_, first)) = unknown.first() {
+        let steps: usize = unknown.iter().map(|(steps, _)| steps).sum();
+        lines.push(format!(
+            "unknown steps that wait for an answer: {steps}; stanch runs list, stanch runs show {first}"
+        ));
+    }
+    let stuck = |of: &&Arc<Containment>| matches!(of.state, UndoState::Unknown { .. } | UndoState::Failed { .. });
+    let stuck = state.inforce.values().filter(stuck).count();
+    if stuck > 0 {
+        lines.push(format!("in force, and not or perhaps not taken back: {stuck}; stanch inforce list"));
+    }
+    lines
+}
+
 /// The keys whose secrets cannot be read now, each with the reason, which names the reference and no value.
 fn unreadable(config: &Config, secrets: &Secrets) -> Vec<(String, SecretError)> {
     let mut found = Vec::new();
@@ -253,7 +295,59 @@ fn worker_config(
 
 #[cfg(test)]
 mod tests {
+    use stanch_core::command::Target;
+    use stanch_core::event::Event;
+    use stanch_core::{Actor, JournalId, Outcome, Settings};
+    use stanch_playbook::Timestamp;
+
     use super::*;
+
+    #[test]
+    fn what_waits_for_people_is_counted_with_the_command_that_shows_it() {
+        let text = "playbook: p\ndetect:\n  ask: {uses: approval, with: {prompt: Well?}}\n  \
+                    lost: {uses: exec, with: {argv: [x]}, undo: {uses: exec, with: {argv: [y]}}}\n";
+        let plan = Arc::new(stanch_playbook::load("p.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan);
+        let now = Timestamp::from_millis(1_790_000_000_000);
+        let (mut state, mut attempt) = (State::default(), None);
+        let mut submit = |command: Command| {
+            let decided = stanch_core::decide(&state, command, now).unwrap();
+            state = decided.state;
+            let dispatched = |effect| match effect {
+                Effect::DispatchAttempt(assignment) => Some(assignment.attempt),
+                Effect::CancelAttempt(_) | Effect::ArmTimer(_) => None,
+            };
+            attempt = decided.effects.into_iter().find_map(dispatched).or(attempt.take());
+            (waiting(&state), attempt.clone(), state.inforce.keys().next().copied())
+        };
+        let actor = Actor::source("test");
+        let event = Event {
+            id: "1".into(),
+            source: "api".into(),
+            kind: "test".into(),
+            time: now,
+            subject: None,
+            data: serde_json::Value::Null,
+        };
+        let target = Target::Playbook { playbook: plan.name.clone(), inputs: serde_json::Map::new() };
+        let (journal, version) = (JournalId::default(), String::new());
+        submit(Command::StartEngine { journal, version, settings: Settings::default() });
+        assert!(submit(Command::LoadPlaybooks { plans: vec![plan], keep: Vec::new() }).0.is_empty());
+        let command = Command::ReceiveEvent { actor: actor.clone(), event: Arc::new(event), target };
+        let (lines, attempt, _) = submit(command);
+        let question = "questions that wait for somebody's yes or no: 1; stanch approvals list";
+        assert_eq!(lines, [question]);
+        let unknown = || Outcome::Unknown { reason: "it hung".to_owned() };
+        let (lines, _, id) = submit(Command::FinishAttempt { attempt: attempt.unwrap(), outcome: unknown() });
+        assert_eq!((lines.len(), &*lines[0]), (2, question));
+        assert!(lines[1].starts_with("unknown steps that wait for an answer: 1; stanch runs list, stanch runs show 0"));
+        let (_, attempt, _) =
+            submit(Command::UndoContainment { actor: actor.clone(), containment: id.unwrap(), reason: String::new() });
+        submit(Command::FinishAttempt { attempt: attempt.unwrap(), outcome: unknown() });
+        let (lines, _, _) = submit(Command::Freeze { actor, reason: "a release".to_owned() });
+        let ends = ["until stanch unfreeze: a release", "stanch approvals list", "", "stanch inforce list"];
+        assert_eq!(lines.len(), ends.len());
+        assert!(lines.iter().zip(ends).all(|(line, end)| line.ends_with(end)), "{lines:#?}");
+    }
 
     #[test]
     fn secrets_that_cannot_be_read_are_named_by_their_keys_and_references() {

@@ -8,6 +8,8 @@ use stanch_core::run::{Run, StepState};
 use stanch_core::{DeadLetterId, IncidentId, RunId, Sequence, State};
 use stanch_playbook::{Phase, PlaybookName, Severity, Timestamp};
 
+use crate::held::HeldBack;
+
 /// A run as lists show it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct RunSummary {
@@ -23,6 +25,9 @@ pub struct RunSummary {
     /// How many of its steps wait for an approval.
     #[serde(default)]
     pub approvals: usize,
+    /// What keeps it from going on though nothing that it needs is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBack>,
     /// The step that it is part of, where another run started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
@@ -49,6 +54,7 @@ impl RunSummary {
             state: run.state().to_owned(),
             asks: questions(run),
             approvals: approvals(run),
+            held: HeldBack::of(run, state),
             parent: run.parent.clone(),
             phase: state.plan(run.plan).and_then(|plan| run.phase(plan)),
             incident: run.incident,

@@ -223,6 +223,7 @@ fn reached(body: &Body) -> Option<(RunId, &StepKey, &'static [Way])> {
         | Body::ContainmentExtended(_)
         | Body::ContainmentEnded(_)
         | Body::UndoRequested(_)
+        | Body::ApprovalEscalated(_)
         | Body::ApprovalDecided(_)
         | Body::RunExtended(_)
         | Body::RunHoldEnded(_)
@@ -239,6 +240,8 @@ fn reached(body: &Body) -> Option<(RunId, &StepKey, &'static [Way])> {
         | Body::MaintenancePlanned(_)
         | Body::MaintenanceEnded(_)
         | Body::WatchdogBarked(_)
+        | Body::ClockJumped(_)
+        | Body::ClockAgreed(_)
         | Body::Redacted(_) => return None,
     })
 }

@@ -232,8 +232,11 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
         | Body::IncidentSettled(_)
         | Body::IncidentEscalated(_)
         | Body::IncidentUpdateDue(_)
+        | Body::ApprovalEscalated(_)
         | Body::PlaybookObserved(_)
         | Body::WatchdogBarked(_)
+        | Body::ClockJumped(_)
+        | Body::ClockAgreed(_)
         | Body::Redacted(_) => {}
         // What people did beside the run changes nothing of what its playbook says.
         Body::ContainmentExtended(_)

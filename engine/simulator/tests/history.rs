@@ -14,7 +14,7 @@ use stanch_core::{Command, Outcome, Settings, State};
 use stanch_playbook::{Plan, Timestamp};
 use stanch_simulator::{Simulation, check_history, fold};
 
-const PLAYBOOKS: [&str; 8] = [
+const PLAYBOOKS: [&str; 10] = [
     r#"
 playbook: host-down
 concurrency: 2
@@ -82,7 +82,7 @@ triggers:
     group_wait: 20s
 hold: 10s
 contain:
-  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1}, timeout: 5m, on_timeout: approve}
+  ask: {uses: approval, with: {prompt: "{{ count incident.alerts }}?", quorum: 1, escalate: [{after: 1m, people: [ann]}, {after: 3m, people: [bob]}]}, timeout: 5m, on_timeout: approve}
   each:
     needs: [ask]
     uses: playbook
@@ -103,6 +103,32 @@ contain:
     undo: {uses: http, with: {method: DELETE, url: "https://edr.corp/{{ inputs.host }}"}, after: 1m}
 recover:
   back: {uses: undo, with: {step: act}}
+"#,
+    r#"
+playbook: nested
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"', 'host=~"h0|h3"']}
+    key: "nested/{{ alert.labels.host }}"
+contain:
+  on_failure: undo
+  first: {uses: http, with: {method: PUT, url: first}, undo: {uses: http, with: {method: DELETE, url: first}}}
+  inner: {uses: playbook, with: {playbook: inner}, timeout: 90s}
+  beside: {uses: exec, with: {argv: [./beside.sh]}, on_unknown: fail, undo: {uses: http, with: {method: DELETE, url: beside}}}
+recover:
+  back: {uses: undo, with: {step: inner}, continue_on_error: true}
+finally:
+  tell: {uses: log, with: {message: "{{ run.outcome }}"}}
+"#,
+    r#"
+playbook: inner
+contain:
+  on_failure: undo
+  fence: {uses: http, with: {method: PUT, url: fence}, undo: {uses: http, with: {method: DELETE, url: fence}, after: 3m}}
+  deeper: {needs: [fence], uses: playbook, with: {playbook: child, inputs: {host: deep}}}
+recover:
+  mark: {uses: http, with: {method: PUT, url: mark}, undo: {uses: http, with: {method: DELETE, url: mark}}}
+finally:
+  tell: {uses: log, with: {message: "{{ run.outcome }}"}}
 "#,
     r#"
 playbook: restarting
@@ -159,7 +185,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (any::<u8>(), 0..3u8).prop_map(|(which, how)| Act::Answer { which, how }),
         1 => Just(Act::Crash),
         1 => any::<u8>().prop_map(|which| Act::CloseIncident { which }),
-        2 => (any::<u8>(), 0..7u8).prop_map(|(which, how)| Act::Manage { which, how }),
+        2 => (any::<u8>(), 0..9u8).prop_map(|(which, how)| Act::Manage { which, how }),
     ]
 }
 
@@ -290,7 +316,9 @@ fn manage(simulation: &mut Simulation, which: u8, how: u8) {
             None => return,
         },
         4 => Command::MergeIncident { actor: ann, incident: incidents[at], into: incidents[0] },
-        5 => Command::TakeIncident { actor: ann.clone(), incident: incidents[at], owner: ann },
+        5 => Command::NoteClockJump { by_ms: i64::from(which) * 1000 - 100_000 },
+        6 => Command::AgreeToClock { actor: ann },
+        7 => Command::TakeIncident { actor: ann.clone(), incident: incidents[at], owner: ann },
         _ => Command::AcknowledgeIncident { actor: ann, incident: incidents[at] },
     };
     simulation.command(command).ok();
@@ -302,7 +330,7 @@ fn settings() -> Settings {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_folds_to_the_live_state_wherever_it_is_cut(acts in prop::collection::vec(act(), 1..60)) {

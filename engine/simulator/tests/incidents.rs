@@ -125,7 +125,7 @@ fn settled_alerts_cancel_a_run_where_the_playbook_says_so_and_only_then() {
 
 #[test]
 fn people_are_told_while_nobody_acknowledges_and_updates_come_until_the_end() {
-    let text = "incident:\n  escalation:\n    acknowledge_within: 5m\n    update_every: 15m\n    notify: [{after: 5m, people: ['group:leads']}, {after: 10m, people: [ann]}]\n";
+    let text = "incident:\n  escalation:\n    acknowledge_within: 5m\n    update_every: 15m\n    notify: [{after: 10m, people: [ann]}, {after: 5m, people: ['group:leads']}]\n";
     let mut simulation = down(&format!("{text}{PHASES}"));
     fire(&mut simulation, "a");
     let told = |simulation: &Simulation| -> Vec<Vec<String>> {

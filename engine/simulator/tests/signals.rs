@@ -11,7 +11,7 @@ use stanch_core::command::{Person, Target};
 use stanch_core::event::Event;
 use stanch_core::record::{Actor, ApprovalRequested, Verdict};
 use stanch_core::run::Run;
-use stanch_core::{Command, Outcome, Receipt, Rejected, RunId, Settings};
+use stanch_core::{Body, Command, Outcome, Receipt, Rejected, RunId, Settings};
 use stanch_playbook::{PlaybookName, Timestamp};
 use stanch_simulator::Simulation;
 
@@ -109,6 +109,47 @@ fn only_those_asked_decide_and_local_is_never_among_them() {
     fire(&mut simulation, "a");
     for name in ["eve", "local"] {
         assert!(matches!(decide(&mut simulation, name, &["oncall"], Verdict::Approved), Err(Rejected::NotAllowed(_))));
+    }
+}
+
+#[test]
+fn an_approval_that_nobody_decides_tells_more_people_each_once_also_over_a_crash() {
+    let escalate = ", escalate: [{after: 10m, people: [zoe]}, {after: 5m, people: ['group:leads']}]}, timeout: 15m";
+    let text = ASKING.replace("}, timeout: 15m", escalate);
+    let told = |simulation: &Simulation| -> Vec<(u32, Vec<String>)> {
+        let of = |record: &stanch_core::Record| match &record.body {
+            Body::ApprovalEscalated(body) => Some((body.level, body.people.clone())),
+            _ => None,
+        };
+        simulation.records.iter().filter_map(of).collect()
+    };
+    let leads = [(1, vec!["group:leads".to_owned()])];
+    let both = [leads[0].clone(), (2, vec!["zoe".to_owned()])];
+    let mut simulation = simulation(&[&text]);
+    let id = fire(&mut simulation, "a").runs[0];
+    pass(&mut simulation, 299);
+    assert_eq!(told(&simulation), []);
+    pass(&mut simulation, 1);
+    assert_eq!(told(&simulation), leads);
+    simulation.crash();
+    pass(&mut simulation, 299);
+    assert_eq!(told(&simulation), leads);
+    // One of the two who must agree does: the question is still open.
+    decide(&mut simulation, "ann", &[], Verdict::Approved).unwrap();
+    let mut decided = simulation.clone();
+    decide(&mut decided, "bob", &["oncall"], Verdict::Approved).unwrap();
+    pass(&mut decided, 600);
+    assert_eq!(told(&decided), leads, "what is decided is not escalated");
+    pass(&mut simulation, 1);
+    assert_eq!(told(&simulation), both);
+    pass(&mut simulation, 300);
+    assert_eq!((told(&simulation).len(), run(&simulation, id).state()), (2, "failed"));
+    // After a long stop everybody is told at once; of what is over by then nobody is.
+    for (seconds, expected) in [(700, vec![(2, vec!["group:leads".to_owned(), "zoe".to_owned()])]), (1000, vec![])] {
+        let mut simulation = self::simulation(&[&text]);
+        fire(&mut simulation, "a");
+        pass(&mut simulation, seconds);
+        assert_eq!(told(&simulation), expected);
     }
 }
 
@@ -217,9 +258,9 @@ fn a_failed_sub_playbook_fails_its_step_and_a_late_one_is_cancelled() {
     let id = start(&mut late, "ann", "parent");
     let child = late.state.runs.values().find(|run| run.parent.is_some()).unwrap().id;
     pass(&mut late, 3600);
-    assert_eq!(run(&late, id).state(), "failed");
+    assert_eq!(run(&late, id).state(), "waiting", "the other run is told to end and has not yet");
     finish_all(&mut late);
-    assert_eq!(run(&late, child).state(), "cancelled");
+    assert_eq!((run(&late, child).state(), run(&late, id).state()), ("cancelled", "failed"));
 }
 
 #[test]

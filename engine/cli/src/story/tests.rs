@@ -4,9 +4,9 @@ use serde_json::json;
 use stanch_core::attempt::Purpose;
 use stanch_core::event::Event;
 use stanch_core::record::{
-    Actor, ApprovalDecided, ApprovalTarget, AttemptFailed, AttemptScheduled, AttemptSucceeded, AttemptUnknown, Cause,
-    ContainmentStarted, ItemsEnded, ItemsFailure, RenderedCall, RunFinished, StepAnswered, StepEnded, StepWaiting,
-    StepWoken, Unsettled,
+    Actor, ApprovalDecided, ApprovalEscalated, ApprovalTarget, AttemptFailed, AttemptScheduled, AttemptSucceeded,
+    AttemptUnknown, Cause, ContainmentStarted, ItemsEnded, ItemsFailure, RenderedCall, RunFinished, StepAnswered,
+    StepEnded, StepWaiting, StepWoken, Unsettled,
 };
 use stanch_core::{ApprovalId, Epoch, IncidentId, RunId, Sequence};
 use stanch_playbook::plan::{Jitter, OnUnknown, Policy, Retry};
@@ -300,7 +300,16 @@ fn a_question_shows_what_would_be_done_and_how_to_answer() {
         quorum: 2,
         excluded: None,
         expires_at: Some(at(900_000)),
+        escalate: Vec::new(),
         replaces: None,
+    };
+    let escalated = ApprovalEscalated {
+        approval,
+        run: run(),
+        step: step.clone(),
+        people: vec!["group:leads".to_owned(), "zoe".to_owned()],
+        level: 1,
+        reason: "nobody decided within 5m".to_owned(),
     };
     let decided = ApprovalDecided {
         resumes: false,
@@ -316,11 +325,12 @@ fn a_question_shows_what_would_be_done_and_how_to_answer() {
     let reason = "denied by person:ann: a drill".into();
     let ended = StepEnded { run: run(), step, item: None, ending, reason };
     let story = check(
-        vec![(0, asked.into()), (100, decided.into()), (100, ended.into())],
+        vec![(0, asked.into()), (50, escalated.into()), (100, decided.into()), (100, ended.into())],
         &format!(
             "\ncontain\n  … approve   approval           Isolate\\u{{1b}}?\n      \
              asks group:sec, bob, 2 must agree, until {} UTC\n      stop  http  2 items\n      \
              block  http  {{\"url\":\"x\"}}\n      stanch approve cdef0123, or stanch deny cdef0123\n  \
+             approve: nobody decided within 5m; told group:leads, zoe\n  \
              ann denies approve: a drill\n  ✘ approve   approval   100 ms  denied by person:ann: a drill\n",
             format::date_time(at(900_000))
         ),

@@ -1,6 +1,6 @@
 //! `stanch demo`: an engine at work on a real alert, with nothing else installed.
 //!
-//! It runs on a temporary directory with the shipped playbooks, and is talked to over HTTP alone, as any engine is.
+//! It runs on a temporary directory with the general examples of the library, and is talked to over HTTP alone, as any engine is.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -24,13 +24,11 @@ use crate::terminal::{self, OUT, Style, inert, note};
 use crate::trail;
 use crate::watch::{self, Watched};
 
-/// The shipped playbooks, by file name.
-const PLAYBOOKS: [(&str, &str); 5] = [
-    ("crash-looping.yaml", include_str!("../../../../playbooks/crash-looping.yaml")),
-    ("disk-filling-up.yaml", include_str!("../../../../playbooks/disk-filling-up.yaml")),
-    ("instance-down.yaml", include_str!("../../../../playbooks/instance-down.yaml")),
-    ("suspicious-login.yaml", include_str!("../../../../playbooks/suspicious-login.yaml")),
-    ("weekly-drill.yaml", include_str!("../../../../playbooks/weekly-drill.yaml")),
+/// The general examples of the library, which need no catalogue, by file name.
+const PLAYBOOKS: [(&str, &str); 3] = [
+    ("instance-down.yaml", include_str!("../../../../playbooks/general/instance-down.yaml")),
+    ("suspicious-login.yaml", include_str!("../../../../playbooks/general/suspicious-login.yaml")),
+    ("weekly-drill.yaml", include_str!("../../../../playbooks/general/weekly-drill.yaml")),
 ];
 /// A body that a real Alertmanager posted, and the one that it posted when the alert had ended.
 const FIRING: &str = include_str!("../demo-alert.json");
@@ -70,10 +68,17 @@ async fn start(asked: Option<SocketAddr>, home: &TempDir) -> Result<Server, Fail
     let written = std::fs::create_dir(&playbooks).and_then(|()| {
         PLAYBOOKS.iter().try_for_each(|(file, text)| std::fs::write(playbooks.join(file), text.replace(PATIENT, HASTY)))
     });
-    written.map_err(|error| Failure::because("the shipped playbooks cannot be written", &error))?;
+    written.map_err(|error| Failure::because("the playbooks cannot be written", &error))?;
     let listen = asked.unwrap_or(USUAL);
     let data_dir = home.path().join("data");
-    let options = Options { listen, data_dir, playbooks, config: config(listen.ip()), warden: serve::warden() };
+    let options = Options {
+        listen,
+        data_dir,
+        playbooks,
+        config: config(listen.ip()),
+        config_file: None,
+        warden: serve::warden(),
+    };
     let started = match stanch_server::start(options.clone()).await {
         Err(StartupError::Listen { source, .. })
             if asked.is_none() && source.kind() == std::io::ErrorKind::AddrInUse =>
@@ -209,8 +214,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shipped_playbook_is_in_the_demo_and_valid() {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks");
+    fn every_general_example_is_in_the_demo_and_valid() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../playbooks/general");
         let mut files: Vec<String> = std::fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -228,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_demo_hurries_the_playbook_that_its_alert_starts() {
-        let (_, text) = PLAYBOOKS[2];
+        let (_, text) = PLAYBOOKS[0];
         assert!(text.contains(PATIENT));
         let plan = stanch_playbook::load("instance-down.yaml", &text.replace(PATIENT, HASTY)).unwrap().plan;
         let body: Value = serde_json::from_str(FIRING).unwrap();

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stanch_playbook::Timestamp;
+use stanch_server::held::{HeldBack, Holder};
 use stanch_server::summary::RunSummary;
 
 use super::approvals::Question;
@@ -158,9 +159,12 @@ fn list(page: &Page<RunSummary>) -> String {
     table.render(*OUT) + page.more()
 }
 
-/// A run's state, and beside it that somebody is asked.
+/// A run's state, and beside it what holds it back or that somebody is asked.
 fn state(run: &RunSummary) -> (Style, String) {
     let (style, state) = format::state(&run.state);
+    if let Some(held) = run.held.as_ref().filter(|held| held.by != Holder::Budget) {
+        return (Style::Yellow, format!("{state} ({})", held.by.as_str()));
+    }
     match (run.asks, run.approvals) {
         (0, 0) => (style, state),
         (0, approvals) => (format::mark("unknown").1, format!("{state} ({approvals} to approve)")),
@@ -309,9 +313,17 @@ fn show(run: &Detail) -> String {
         let item = parent.item.map(|item| format!("[{item}]")).unwrap_or_default();
         line("part of", format!("{}{item} of run {}", parent.step, parent.run));
     }
+    if let Some(held) = &summary.held {
+        out.push_str(&format!("  {}\n", OUT.paint(Style::Yellow, &waits_because(held))));
+    }
     out.push('\n');
     out.push_str(&steps(run));
     out
+}
+
+/// What keeps a run from going on, and what to do about it, in one line.
+pub fn waits_because(held: &HeldBack) -> String {
+    inert(&format!("waits because {}; {}", held.why, held.remedy))
 }
 
 fn steps(run: &Detail) -> String {

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use stanch_playbook::plan::{Approval, OnTimeout, Step};
+use stanch_playbook::plan::{Approval, NotifyAfter, OnTimeout, Step};
 use stanch_playbook::{Plan, Timestamp, Uses};
 
 use super::Draft;
+use super::incidents::earliest_first;
 use crate::command::{Person, Rejected};
 use crate::id::{ApprovalId, RunId};
 use crate::names::{StepNames, render};
-use crate::record::{Actor, ApprovalDecided, ApprovalRequested, ApprovalTarget, Verdict};
-use crate::run::{Place, Question, Run, StepState};
+use crate::record::{Actor, ApprovalDecided, ApprovalEscalated, ApprovalRequested, ApprovalTarget, Verdict};
+use crate::run::{Place, Question, Run};
 
 impl Draft {
     /// Asks; says whether the step is over at once.
@@ -47,6 +48,7 @@ impl Draft {
             quorum: approval.quorum,
             excluded: starter.filter(|_| !approval.allow_self),
             expires_at: self.expiry(step),
+            escalate: earliest_first(&approval.escalate),
             replaces,
         };
         self.as_engine(|draft| draft.emit(request));
@@ -101,6 +103,7 @@ impl Draft {
             quorum: 1,
             excluded: None,
             expires_at: None,
+            escalate: Vec::new(),
             replaces: None,
         };
         self.as_engine(|draft| draft.emit(request));
@@ -203,9 +206,10 @@ impl Draft {
             return Ok(());
         }
         let agreed = verdict == Verdict::Approved && question.answers.len() + 1 >= question.asked.quorum as usize;
-        let resumes = agreed && !matches!(plan.steps[place.step].uses, Uses::Approval(_));
+        let asks = matches!(plan.steps[place.step].uses, Uses::Approval(_));
+        let actor = self.actor.clone();
         self.emit(ApprovalDecided {
-            resumes,
+            resumes: agreed && !asks,
             approval: id,
             run: run.id,
             step: plan.steps[place.step].key.clone(),
@@ -214,33 +218,50 @@ impl Draft {
             via: person.via.clone(),
             reason: reason.clone(),
         });
-        let actor = self.actor.clone();
         self.as_engine(|draft| {
-            draft.weigh(run.id, &plan, place, &actor, &reason);
+            if verdict == Verdict::Denied {
+                let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+                draft.fail(run.id, &plan, place, format!("denied by {}{why}", actor.as_str()));
+            } else if agreed && asks {
+                let by = question.answers.iter().map(|(by, _, _)| by).chain([&actor]).map(Actor::as_str);
+                draft.wake(run.id, place, &json!({"approved_by": by.collect::<Vec<_>>()}));
+            }
             draft.advance(run.id);
         });
         Ok(())
     }
 
-    fn weigh(&mut self, id: RunId, plan: &Plan, place: Place, actor: &Actor, reason: &str) {
-        let Some(question) = self.state.runs.get(&id).and_then(|run| run.at(place)?.question.clone()) else { return };
-        if question.answers.iter().any(|(_, verdict, _)| *verdict == Verdict::Denied) {
-            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-            return self.fail(id, plan, place, format!("denied by {}{why}", actor.as_str()));
-        }
-        let asks = matches!(plan.steps[place.step].uses, Uses::Approval(_));
-        if asks && question.answers.len() >= question.asked.quorum as usize {
-            let by: Vec<&str> = question.answers.iter().map(|(by, _, _)| by.as_str()).collect();
-            self.wake(id, place, &json!({"approved_by": by}));
+    /// The time of a question has come: nobody decided, and more people are told or it is over.
+    pub(super) fn fire_approval(&mut self, id: RunId, plan: &Plan, place: Place, expires_at: Option<Timestamp>) {
+        if expires_at.is_some_and(|at| at <= self.now) {
+            self.approval_expired(id, plan, place);
+        } else {
+            self.escalate_approval(id, place);
         }
     }
 
-    pub(super) fn approval_expired(&mut self, id: RunId, plan: &Plan, place: Place) {
-        let Uses::Approval(approval) = &plan.steps[place.step].uses else { return };
-        let waits = |run: &Arc<Run>| run.at(place).is_some_and(|of| matches!(of.state, StepState::Waiting { .. }));
-        if !self.state.runs.get(&id).is_some_and(waits) {
+    /// Tells those whose time has come, all of them in one record.
+    fn escalate_approval(&mut self, id: RunId, place: Place) {
+        let Some(question) = self.state.runs.get(&id).and_then(|run| run.at(place)?.question.as_ref()) else { return };
+        let (asked, waited) = (&question.asked, self.now.since(question.asked_at));
+        let due = |next: &&NotifyAfter| next.after <= waited;
+        let due: Vec<&NotifyAfter> = asked.escalate.iter().skip(question.told as usize).take_while(due).collect();
+        if due.is_empty() {
             return;
         }
+        let escalated = ApprovalEscalated {
+            approval: asked.approval,
+            run: id,
+            step: asked.step.clone(),
+            level: question.told.saturating_add(u32::try_from(due.len()).unwrap_or(u32::MAX)),
+            people: due.into_iter().flat_map(|next| next.people.clone()).collect(),
+            reason: format!("nobody decided within {}", stanch_playbook::time::shown_duration(waited)),
+        };
+        self.emit(escalated);
+    }
+
+    fn approval_expired(&mut self, id: RunId, plan: &Plan, place: Place) {
+        let Uses::Approval(approval) = &plan.steps[place.step].uses else { return };
         match approval.on_timeout {
             OnTimeout::Deny => self.fail(id, plan, place, "denied: nobody decided in time"),
             OnTimeout::Approve => self.wake(id, place, &json!({"approved_by": []})),

@@ -387,6 +387,10 @@ impl Draft {
                 Timer::Incident(id) => self.fire_incident(id),
                 Timer::Run(id) => self.fire_run(id),
                 Timer::Maintenance(maintenance) => self.emit(MaintenanceEnded { maintenance }),
+                Timer::Clock => {
+                    // Of a jump that nobody has agreed to this cannot be refused.
+                    let _ = self.agree_to_clock();
+                }
                 Timer::Watchdog(playbook, watchdog) => self.bark(playbook, watchdog),
                 Timer::Containment(id) => self.fire_containment(id),
                 Timer::Step(run, place) => {
@@ -435,11 +439,8 @@ impl Draft {
             }
             Waiting::Event { .. } => self.fail(id, plan, place, "timed out waiting for the event"),
             Waiting::Undo { .. } => self.fail(id, plan, place, "timed out waiting for the undo, which goes on"),
-            Waiting::Run { child, .. } => {
-                self.fail(id, plan, place, format!("run {child} took too long and was cancelled"));
-                self.cancel_late_child(child);
-            }
-            Waiting::Approval { .. } => self.approval_expired(id, plan, place),
+            Waiting::Run { child, .. } => self.cancel_late_child(id, plan, place, child),
+            Waiting::Approval { expires_at, .. } => self.fire_approval(id, plan, place, expires_at),
         }
     }
 

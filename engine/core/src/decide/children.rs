@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use stanch_playbook::{Plan, PlanDigest, PlaybookName, Uses, ValueTemplate};
+use stanch_playbook::{Phase, Plan, PlanDigest, PlaybookName, Uses, ValueTemplate};
 
 use super::Draft;
+use super::advance::cancelled;
 use crate::effect::Effect;
 use crate::id::RunId;
 use crate::names::StepNames;
-use crate::record::{Parent, RunCancelRequested, RunOutcome, RunStarted, Waiting};
+use crate::record::{Ending, Parent, RunCancelRequested, RunOutcome, RunStarted, Waiting};
 use crate::run::{Place, Run, StepState};
 
 /// How deep playbooks can use playbooks.
@@ -94,10 +95,7 @@ impl Draft {
         let parent_plan = self.plan_of(run);
         let Some(step) = parent_plan.step_index(&parent.step) else { return };
         let place = Place { step, item: parent.item };
-        let waits = run.at(place).is_some_and(
-            |of| matches!(of.state, StepState::Waiting { wait: Waiting::Run { child: of, .. } } if of == child.id),
-        );
-        if !waits {
+        if !run.at(place).is_some_and(|of| is_waiting_for(&of.state, child.id)) {
             return;
         }
         let id = run.id;
@@ -114,22 +112,35 @@ impl Draft {
                 let result = json!({"run": child.id, "outcome": outcome.as_str(), "steps": steps});
                 self.wake(id, place, &result);
             }
+            RunOutcome::Cancelled if run.cancel.is_some() => {
+                let reason = cancelled(run);
+                self.end(id, &parent_plan, place, Ending::Cancelled, reason);
+            }
+            RunOutcome::Cancelled if run.recovering && parent_plan.steps[step].phase < Phase::Recover => {
+                self.end(id, &parent_plan, place, Ending::Skipped, "its alerts are resolved".into());
+            }
             RunOutcome::Failed | RunOutcome::Cancelled => {
-                let reason = format!("run {} of {} {}", child.id, child.playbook, past(outcome));
-                self.fail(id, &parent_plan, place, reason);
+                let why = child.cancel.as_ref().map(|(_, why)| format!(": {why}")).filter(|why| why.len() > 2);
+                let (past, why) = (past(outcome), why.unwrap_or_default());
+                self.fail(id, &parent_plan, place, format!("run {} of {} {past}{why}", child.id, child.playbook));
             }
         }
         self.advance(id);
     }
 
-    /// Cancels a run together with the one that it is part of.
+    /// Cancels a run together with the step that started it, which is over once it is.
     pub(super) fn cancel_child(&mut self, child: RunId, parent: &Run) {
-        let reason = parent.cancel.as_ref().map_or_else(String::new, |(_, reason)| reason.to_string());
-        self.cancel(child, reason, parent.undo);
+        let reason = parent.cancel.as_ref().map_or("its alerts are resolved", |(_, reason)| reason);
+        self.cancel(child, reason.to_owned(), parent.undo);
     }
 
-    pub(super) fn cancel_late_child(&mut self, child: RunId) {
+    /// Cancels a run that took too long. The step that waits for it is over once it is.
+    pub(super) fn cancel_late_child(&mut self, id: RunId, plan: &Plan, place: Place, child: RunId) {
         self.cancel(child, "it took too long".to_owned(), false);
+        let waits = |run: &Arc<Run>| run.at(place).is_some_and(|of| is_waiting_for(&of.state, child));
+        if self.state.runs.get(&id).is_some_and(waits) {
+            self.wait(id, plan, place, Waiting::Run { child, expires_at: None });
+        }
     }
 
     /// Cancels a live run that is not being cancelled yet, and carries it on.
@@ -153,6 +164,10 @@ fn names_of(plan: &Plan) -> Vec<PlaybookName> {
         _ => None,
     };
     plan.steps.iter().filter_map(child).collect()
+}
+
+fn is_waiting_for(state: &StepState, run: RunId) -> bool {
+    matches!(state, StepState::Waiting { wait: Waiting::Run { child, .. } } if *child == run)
 }
 
 const fn past(outcome: RunOutcome) -> &'static str {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stanch_playbook::plan::OnResolved;
+use stanch_playbook::plan::{NotifyAfter, OnResolved};
 use stanch_playbook::time::shown_duration;
 use stanch_playbook::{PlaybookName, Timestamp};
 
@@ -210,4 +210,11 @@ impl Draft {
         let incident = self.state.incidents.get(&id).filter(|incident| incident.is_open());
         incident.map(|incident| &**incident).ok_or(Rejected::UnknownIncident(id))
     }
+}
+
+/// Those to be told in the order of their times, in which they are counted.
+pub(super) fn earliest_first(notify: &[NotifyAfter]) -> Vec<NotifyAfter> {
+    let mut sorted = notify.to_vec();
+    sorted.sort_by_key(|next| next.after);
+    sorted
 }

@@ -8,7 +8,6 @@ use stanch_playbook::plan::{OnUnknown, Undo};
 use stanch_playbook::{Phase, Plan, Timestamp};
 
 use super::Draft;
-use super::advance::failed_step;
 use super::attempts::delay;
 use crate::attempt::{AttemptId, Outcome};
 use crate::command::Rejected;
@@ -19,7 +18,7 @@ use crate::record::{
     AttemptFailed, AttemptSucceeded, AttemptUnknown, ContainmentEnded, ContainmentExtended, ContainmentStarted,
     RenderedCall, Then, UndoRequested, Waiting,
 };
-use crate::run::{Place, Run, StepState};
+use crate::run::{Place, Run, StepRun, StepState};
 
 impl Draft {
     /// What an attempt put in force, or may have. The undo is rendered now: it outlives the run.
@@ -37,8 +36,7 @@ impl Draft {
         let names = StepNames::new(&self.state, run, plan, place).with_result(result.unwrap_or(&none));
         let names = StepNames { own: outputs, ..names };
         let (with, env) = render(&undo.call, names).map_err(|error| format!("undo: {error}"))?;
-        let at = (run.id, step.key.clone(), place.item);
-        let known = self.state.contained.get(&at).copied();
+        let known = self.state.containment_at(run.id, &step.key, place.item).map(|of| of.id);
         let fresh = || ContainmentId::derive(self.state.journal, self.state.sequence.next(), self.now);
         let done = run.at(place).and_then(|of| of.rendered.as_ref()).map(|rendered| Arc::clone(&rendered.with));
         Ok(ContainmentStarted {
@@ -60,25 +58,88 @@ impl Draft {
         if !run.undoing.is_empty() {
             return false;
         }
+        if let Some(root) = self.undone_with(run) {
+            return self.is_family_taken_back(root);
+        }
         if run.undo_asked {
             return true;
         }
-        let (phases, reason): (Vec<Phase>, _) = match (failed_step(run, plan), &run.cancel) {
-            (_, Some(_)) if run.undo => (Phase::ALL.to_vec(), "the run was cancelled".to_owned()),
-            (Some(step), _) if plan.undo_on_failure.contains(&step.phase) => {
-                (vec![step.phase], format!("{} failed", step.key))
-            }
-            _ => return true,
-        };
-        let of = |step: &&stanch_playbook::Step| phases.contains(&step.phase);
-        let steps: Vec<_> = plan.steps.iter().filter(of).map(|step| &step.key).collect();
-        let containments = steps.into_iter().flat_map(|key| self.state.contained_by(id, key)).map(Arc::clone);
-        let containments = last_first(containments.collect());
-        if containments.is_empty() {
+        let Some(failed) = run.failed_step(plan).filter(|step| plan.undo_on_failure.contains(&step.phase)) else {
             return true;
-        }
-        self.request_undo(UndoRequested { containments, run: Some(id), step: None, reason });
+        };
+        let reason = format!("{} failed", failed.key);
+        self.take_back(id, plan, Some(failed.phase), reason);
         self.state.runs.get(&id).is_none_or(|run| run.undoing.is_empty())
+    }
+
+    /// The outermost run that was cancelled and is taken back, itself or one whose phases a cancelled run is part of: all of
+    /// these are taken back together.
+    fn undone_with(&self, run: &Run) -> Option<RunId> {
+        let mut undone = None;
+        let mut at = Some(run).filter(|run| run.cancel.is_some());
+        while let Some(run) = at {
+            undone = if run.cancel.is_some() && run.undo { Some(run.id) } else { undone };
+            at = run.parent.as_ref().and_then(|parent| {
+                let outer = self.state.runs.get(&parent.run)?;
+                let step = self.state.plan(outer.plan)?.step_index(&parent.step)?;
+                Some(&**outer).filter(|outer| !outer.is_finally(&self.state, step))
+            });
+        }
+        undone
+    }
+
+    /// The same of a cancelled run together with the runs that it started: asked for once nothing of their phases is
+    /// under way, so that the last comes first over all of them.
+    fn is_family_taken_back(&mut self, root: RunId) -> bool {
+        let Some(run) = self.state.runs.get(&root) else { return true };
+        if !self.phases_are_over(run) {
+            return false;
+        }
+        if !run.undo_asked {
+            let plan = self.plan_of(run);
+            self.take_back(root, &plan, None, "the run was cancelled".to_owned());
+        }
+        self.state.runs.get(&root).is_none_or(|run| run.undoing.is_empty())
+    }
+
+    /// Whether nothing of the phases of a cancelled run, and of those that it started, will do anything any more.
+    fn phases_are_over(&self, run: &Run) -> bool {
+        run.started().all(|(place, step)| {
+            run.is_finally(&self.state, place.step)
+                || match &step.state {
+                    StepState::Waiting { wait: Waiting::Run { child, .. } } => self
+                        .state
+                        .runs
+                        .get(child)
+                        .is_none_or(|child| child.cancel.is_some() && self.phases_are_over(child)),
+                    // What has not begun in a cancelled run never does.
+                    state => state.is_over() || matches!(state, StepState::Pending),
+                }
+        })
+    }
+
+    /// Lets the runs that a cancelled one started, and that wait to be taken back together with it, go on.
+    pub(super) fn advance_children(&mut self, id: RunId) {
+        let Some(run) = self.state.runs.get(&id) else { return };
+        let Some(root) = self.undone_with(run) else { return };
+        let waits = |(_, step): (Place, &StepRun)| match step.state {
+            StepState::Waiting { wait: Waiting::Run { child, .. } } => Some(child),
+            _ => None,
+        };
+        let children: Vec<RunId> = run.started().filter_map(waits).collect();
+        if !children.is_empty() && self.is_family_taken_back(root) {
+            children.into_iter().for_each(|child| self.advance(child));
+        }
+    }
+
+    /// Asks for what a phase of a run, or all of it, put in force to be taken back.
+    fn take_back(&mut self, id: RunId, plan: &Plan, phase: Option<Phase>, reason: String) {
+        let of = |step: &&stanch_playbook::Step| phase.is_none_or(|phase| step.phase == phase);
+        let steps = plan.steps.iter().filter(of).map(|step| &step.key);
+        let containments = last_first(steps.flat_map(|key| self.state.inforce_of(id, key)).map(Arc::clone).collect());
+        if !containments.is_empty() {
+            self.request_undo(UndoRequested { containments, run: Some(id), step: None, reason });
+        }
     }
 
     fn request_undo(&mut self, request: UndoRequested) {
@@ -128,8 +189,7 @@ impl Draft {
             }
             return Err(Rejected::UnknownAttempt);
         }
-        let at = (attempt.run, attempt.step.clone(), attempt.item);
-        let containment = self.state.contained.get(&at).and_then(|id| self.state.inforce.get(id));
+        let containment = self.state.containment_at(attempt.run, &attempt.step, attempt.item);
         let containment = Arc::clone(containment.ok_or(Rejected::UnknownAttempt)?);
         let policy = containment.policy;
         let again = |draft: &Self| Then::Retry { at: draft.now.plus(delay(&policy.retry, attempt, attempt.number)) };
@@ -178,7 +238,7 @@ impl Draft {
     /// A step that takes back what another one did.
     pub(super) fn start_undo(&mut self, id: RunId, plan: &Arc<Plan>, place: Place, of: usize) -> bool {
         let target = &plan.steps[of].key;
-        let inforce: Vec<_> = self.state.contained_by(id, target).map(Arc::clone).collect();
+        let inforce: Vec<_> = self.state.inforce_of(id, target).map(Arc::clone).collect();
         let expires_at = self.expiry(&plan.steps[place.step]);
         self.wait(id, plan, place, Waiting::Undo { expires_at });
         let containments = last_first(inforce);
@@ -200,7 +260,7 @@ impl Draft {
         for (place, step) in run.started() {
             let StepState::Waiting { wait: Waiting::Undo { .. } } = step.state else { continue };
             let stanch_playbook::Uses::Undo { step: of } = &plan.steps[place.step].uses else { continue };
-            let left: Vec<_> = self.state.contained_by(id, &plan.steps[*of].key).map(Arc::clone).collect();
+            let left: Vec<_> = self.state.inforce_of(id, &plan.steps[*of].key).map(Arc::clone).collect();
             if left.iter().any(|containment| containment.state.is_under_way()) {
                 continue;
             }

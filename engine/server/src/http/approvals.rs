@@ -90,6 +90,9 @@ pub(crate) struct QuestionView {
     asked_at: Timestamp,
     /// When it counts as not answered; null: never.
     expires_at: Option<Timestamp>,
+    /// Who else was told, since nobody decided: people, or groups as `group:name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    told: Vec<String>,
     /// The question whose place it takes, since what that one asked about has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaces: Option<ApprovalId>,
@@ -120,8 +123,14 @@ impl QuestionView {
             answers: Vec::new(),
             asked_at,
             expires_at: asked.expires_at,
+            told: Vec::new(),
             replaces: asked.replaces,
         }
+    }
+
+    /// More people were told.
+    pub(super) fn escalated(&mut self, people: &[String]) {
+        self.told.extend_from_slice(people);
     }
 
     /// An answer came.
@@ -134,6 +143,9 @@ fn view(run: &Run, question: &Question) -> ApprovalView {
     let mut asked = QuestionView::asked(&question.asked, question.asked_at);
     for (by, verdict, at) in &question.answers {
         asked.answered(by, *verdict, *at);
+    }
+    for told in question.asked.escalate.iter().take(question.told as usize) {
+        asked.escalated(&told.people);
     }
     ApprovalView {
         state: "waiting",

@@ -93,6 +93,7 @@ async fn metrics(State(http): State<Shared>) -> Response {
         ("stanch_playbooks_loaded", "Playbooks that new runs use.", readiness.playbooks.loaded),
         ("stanch_playbooks_broken", "Playbook files that could not be loaded.", readiness.playbooks.broken),
         ("stanch_nats_connected", "Whether the engine is connected to NATS.", gauge(connected)),
+        ("stanch_frozen", "Whether new steps with side effects are stopped.", gauge(state.frozen.is_some())),
         ("stanch_ready", "Whether alerts are taken.", gauge(readiness.ready)),
         (
             "stanch_journal_sequence",

@@ -14,7 +14,6 @@ use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::problem::Problem;
 use super::{Shared, body};
-use crate::executor::now;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     let freezing = |summary| {
@@ -131,7 +130,7 @@ pub(crate) struct WindowView {
 
 async fn list(State(http): State<Shared>) -> Json<Windows> {
     let state = http.app.handle.state();
-    let at = now();
+    let at = http.app.handle.now();
     let view = |window: &std::sync::Arc<Window>| WindowView {
         id: window.planned.maintenance,
         matchers: window.planned.matchers.clone(),
@@ -174,7 +173,7 @@ async fn plan(State(http): State<Shared>, by: By, request: Request) -> Result<Js
         (Some(to), None) => to,
         (None, Some(length)) => {
             let length = parse_duration(&length).map_err(|error| unusable(format!("for: {error}")))?;
-            from.unwrap_or_else(now).plus(length)
+            from.unwrap_or_else(|| http.app.handle.now()).plus(length)
         }
         _ => return Err(unusable("a window needs either to or for".to_owned())),
     };
@@ -219,6 +218,69 @@ mod tests {
         let thawed = engine.send(post("/api/v1/unfreeze", "{}")).await.json;
         assert_eq!(thawed["frozen"], false);
         assert_eq!(engine.send(post("/api/v1/unfreeze", "{}")).await.json["code"], "freeze.none");
+    }
+
+    #[tokio::test]
+    async fn a_run_says_what_keeps_it_from_going_on() {
+        const ACTS: &str = "detect:\n  look: {uses: log, with: {message: x}}\n  \
+                            act: {needs: [look], uses: exec, with: {argv: [\"true\"]}}\n";
+        let head = |name: &str, rest: &str| {
+            format!("playbook: {name}\n{rest}triggers:\n  - alertmanager: {{matchers: ['alertname=\"{name}\"']}}\n")
+        };
+        let wait = "detect:\n  a: {uses: wait, with: {duration: 10m}}\n";
+        let each = "detect:\n  act: {foreach: '[1, 2]', budget: few, uses: exec, with: {argv: [\"true\"]}}\n";
+        let playbooks = [
+            head("acts", "") + ACTS,
+            head("upkeep", "") + ACTS,
+            head("holds", "hold: 10m\n") + ACTS,
+            head("gathers", "").replace("\"']}", "\"']}\n    group_wait: 10m") + wait,
+            head("spends", "") + each,
+            head("one", "concurrency: 1\n") + wait,
+            head("again", "incident: {on_repeat: queue}\n").replace("\"']}", "\"']}\n    key: k") + wait,
+            head("parent", "") + "detect:\n  sub: {uses: playbook, with: {playbook: acts}}\n",
+        ];
+        let engine = Engine::start(&playbooks.each_ref().map(String::as_str)).await;
+        let held = async |playbook: &str| {
+            let path = format!("/api/v1/runs?playbook={playbook}&limit=1");
+            let run = engine.send(get(&path)).await.json["items"][0].clone();
+            engine.idle(run["id"].as_str().unwrap()).await;
+            engine.send(get(&format!("/api/v1/runs/{}", run["id"].as_str().unwrap()))).await.json["held"].clone()
+        };
+        let fire = async |name: &str| engine.send(post("/webhooks/alertmanager", firing(name))).await;
+        engine.send(post("/api/v1/freeze", "{\"reason\": \"a release\"}")).await;
+        let body = json!({"matchers": ["alertname=\"upkeep\""], "for": "2h", "reason": "switches"}).to_string();
+        engine.send(post("/api/v1/maintenance", body)).await;
+        for name in ["acts", "upkeep", "holds", "gathers", "one", "again", "parent"] {
+            fire(name).await;
+        }
+        engine.run("one").await;
+        engine.send(post("/webhooks/alertmanager/other", firing("again"))).await;
+        for (playbook, by, why, remedy) in [
+            ("acts", "freeze", "person:local froze side effects, such as detect.act, at 2", "stanch unfreeze"),
+            ("parent", "freeze", "a release", "stanch unfreeze"),
+            ("upkeep", "maintenance", "UTC: switches", "stanch maintenance end 0"),
+            ("gathers", "group_wait", "more alerts of its incident may come until 2", "it goes on by itself"),
+            ("one", "concurrency", "1 runs of its playbook", "stanch runs list --playbook one"),
+            ("again", "on_repeat", "an earlier run", "stanch runs show 0"),
+        ] {
+            let held = held(playbook).await;
+            let told = |key: &str, part: &str| held[key].as_str().unwrap_or_default().contains(part);
+            assert!(held["by"] == by && told("why", why) && told("remedy", remedy), "{playbook}: {held:#}");
+        }
+        assert!(engine.metrics().await.contains("\nstanch_frozen 1\n"));
+        engine.send(post("/api/v1/unfreeze", "{}")).await;
+        assert!(engine.metrics().await.contains("\nstanch_frozen 0\n"));
+        assert_eq!(held("acts").await, json!(null), "nothing keeps it");
+        let held_by_time = held("holds").await;
+        assert_eq!(
+            (&held_by_time["by"], held_by_time["until"].is_string()),
+            (&json!("hold"), true),
+            "{held_by_time:#}"
+        );
+        fire("spends").await;
+        let held = held("spends").await;
+        assert_eq!(held["why"], "the budget few does not allow detect.act", "{held:#}");
+        assert!(held["remedy"].as_str().unwrap().starts_with("stanch approve 0"), "{held:#}");
     }
 
     #[tokio::test]

@@ -359,6 +359,11 @@ impl RunDetail {
                 step.doing.finished_at = None;
                 step.question = Some(QuestionView::asked(body, at));
             }
+            Body::ApprovalEscalated(body) => {
+                if let Some(question) = &mut self.steps.at(&body.step).question {
+                    question.escalated(&body.people);
+                }
+            }
             Body::ApprovalDecided(body) => {
                 if let Some(question) = &mut self.steps.at(&body.step).question {
                     question.answered(&record.actor, body.verdict, at);

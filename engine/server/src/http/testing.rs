@@ -16,7 +16,9 @@ use tower::ServiceExt as _;
 
 use super::router;
 use crate::app::{App, NatsStatus};
-use crate::config::{Config, PersonConfig, TokenConfig};
+use crate::clock::testing::Movable;
+use crate::clock::{self, Clock};
+use crate::config::{BudgetConfig, Config, PersonConfig, TokenConfig};
 use crate::executor::{self, Dispatch, Handle};
 use crate::people::People;
 use crate::senders::Senders;
@@ -42,11 +44,13 @@ pub(super) struct Engine {
     router: Router,
     handle: Handle,
     pub nats: watch::Sender<NatsStatus>,
+    /// Its wall clock.
+    pub wall: Movable,
     _home: TempDir,
 }
 
 impl Engine {
-    /// An engine with these playbooks.
+    /// An engine with these playbooks, and a budget `few` of one target an hour.
     pub(super) async fn start(playbooks: &[&str]) -> Self {
         Self::make(playbooks, Senders::default(), People::default()).await
     }
@@ -80,10 +84,20 @@ impl Engine {
     async fn make(playbooks: &[&str], senders: Senders, people: People) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
+        let wall = Movable::at(clock::wall());
         let (store, state) = Store::open(&data).unwrap();
         let (reader, views, journal) = (store.reader(), store.views(), store.id());
-        let handle = executor::start(store, state, Arc::new(Pretend), 256);
-        let config = Config { external_url: Some("https://stanch.test/".to_owned()), ..Config::default() };
+        let handle = {
+            let read = wall.clone();
+            let clock = Clock::new(&state, move || read.read());
+            executor::start(store, state, clock, Arc::new(Pretend), 256)
+        };
+        let few = BudgetConfig { most: 1, per: "1h".to_owned(), from: Vec::new() };
+        let config = Config {
+            external_url: Some("https://stanch.test/".to_owned()),
+            budgets: [("few".to_owned(), few)].into(),
+            ..Config::default()
+        };
         let settings = config.settings().unwrap();
         handle.submit(Command::StartEngine { journal, version: "test".to_owned(), settings }).await.unwrap();
         handle.submit(Command::LoadPlaybooks { plans: plans(playbooks), keep: Vec::new() }).await.unwrap();
@@ -97,9 +111,9 @@ impl Engine {
             nats: nats_status,
             problems,
             senders: Arc::new(senders),
-            people: Arc::new(people),
+            people: watch::channel(Arc::new(people)).1,
         };
-        Self { router: router(app), handle, nats, _home: home }
+        Self { router: router(app), handle, nats, wall, _home: home }
     }
 
     /// The way into it.
