@@ -128,10 +128,8 @@ pub struct Rule {
     pub file: PathBuf,
     /// Its name.
     pub alert: String,
-    /// The labels that it sets.
+    /// The labels that it sets, and the system that its series are of.
     pub labels: BTreeMap<String, String>,
-    /// The playbook that its annotation names.
-    pub playbook: Option<String>,
 }
 
 /// Every alerting rule that is shipped.
@@ -149,11 +147,14 @@ pub fn rules() -> Vec<Rule> {
             let Some(alert) = rule["alert"].as_str() else { continue };
             let labels = rule["labels"].as_object().into_iter().flatten();
             let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            // A label that all its series have is one of the alert's too.
+            let expression = rule["expr"].as_str().unwrap_or_default();
+            let system = expression.split_once("system=\"").and_then(|(_, rest)| rest.split_once('"'));
+            let of_series = system.map(|(system, _)| ("system".to_owned(), system.to_owned()));
             rules.push(Rule {
                 file: file.clone(),
                 alert: alert.to_owned(),
-                labels: labels.map(|(name, value)| (name.clone(), text(value))).collect(),
-                playbook: rule["annotations"]["runbook_url"].as_str().map(str::to_owned),
+                labels: of_series.into_iter().chain(labels.map(|(name, value)| (name.clone(), text(value)))).collect(),
             });
         }
     }

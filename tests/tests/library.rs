@@ -9,7 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "what helpers of tests cannot do fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::Value;
 use stanch_core::{Assignment, Outcome};
 use stanch_playbook::{Plan, TriggerOn};
+use stanch_server::Config;
 use stanch_tests::commands::{self, CALLS, REFUSALS};
 use stanch_tests::library::{Library, directory, files, rules, secrets};
 use stanch_tests::process::program;
@@ -166,8 +167,16 @@ fn every_alert_that_a_playbook_waits_for_has_a_rule() {
         for trigger in &plan.triggers {
             let TriggerOn::Alertmanager(matchers) = &trigger.on else { continue };
             for matcher in matchers.iter().filter(|matcher| matcher.name() == "alertname" && matcher.is_positive()) {
-                let names = matcher.value().split('|').map(|name| name.trim_matches(['(', ')']));
-                let unknown = names.filter(|name| !known.contains(*name) && !ELSEWHERE.contains(name));
+                let names: Vec<&str> = match matcher.value() {
+                    // Of an expression that is more than a list of names one must be there.
+                    value if value.contains(['(', '.', '*', '[']) => {
+                        let label = |name: &String| BTreeMap::from([("alertname".to_owned(), name.clone())]);
+                        let any = known.iter().any(|name| matcher.is_match(&label(name)));
+                        if any { Vec::new() } else { vec![value] }
+                    }
+                    value => value.split('|').collect(),
+                };
+                let unknown = names.into_iter().filter(|name| !known.contains(*name) && !ELSEWHERE.contains(name));
                 missing.extend(unknown.map(|name| format!("{name} of {}", plan.name)));
             }
         }
@@ -178,15 +187,47 @@ fn every_alert_that_a_playbook_waits_for_has_a_rule() {
 #[test]
 fn the_rules_hold_and_fire_as_they_say() {
     let place = repository().join("deploy/prometheus");
-    let promtool = |verb: &str, ending: &str| {
-        let files = files(&place, ending);
-        let mut promtool = Command::new(program("promtool"));
-        let output = promtool.args([verb, "rules"]).args(files).current_dir(&place).output().unwrap();
+    let promtool = |verb: &'static str, ending: &str| {
+        let start = |file: PathBuf| {
+            let mut promtool = Command::new(program("promtool"));
+            promtool.args([verb, "rules"]).arg(file).current_dir(&place);
+            std::thread::spawn(move || promtool.output().unwrap())
+        };
+        files(&place, ending).into_iter().map(start).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = promtool("check", ".rules.yml").into_iter().chain(promtool("test", ".test.yml")).collect();
+    assert!(!all.is_empty());
+    for output in all.into_iter().map(|one| one.join().unwrap()) {
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
-    };
-    promtool("check", ".rules.yml");
-    promtool("test", ".test.yml");
+    }
+}
+
+/// What follows a word in the library's playbooks and catalogues, as far as it is a name.
+fn named_after(word: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for file in files(&directory(), ".yaml").into_iter().filter(|file| !file.to_string_lossy().ends_with(".test.yaml"))
+    {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (_, rest) in text.match_indices(word).map(|(at, _)| text[at..].split_at(word.len())) {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').unwrap_or(rest.len());
+            found.insert(rest[..end].to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn the_example_configuration_has_what_the_library_needs() {
+    let config = Config::read(&repository().join("deploy/stanch.yaml")).unwrap();
+    let secrets = named_after("{{ secrets.");
+    let unknown: Vec<_> = secrets.iter().filter(|name| !config.secrets.contains_key(*name)).collect();
+    assert!(unknown.is_empty() && !secrets.is_empty(), "secrets that deploy/stanch.yaml lacks: {unknown:?}");
+    let spare: Vec<_> = config.secrets.keys().filter(|name| !secrets.contains(*name)).collect();
+    assert!(spare.is_empty(), "secrets that no playbook uses: {spare:?}");
+    let groups: BTreeSet<String> = config.people.values().flat_map(|person| person.groups.clone()).collect();
+    let unknown: Vec<_> = named_after("group:").into_iter().filter(|name| !groups.contains(name)).collect();
+    assert!(unknown.is_empty(), "groups of which nobody is: {unknown:?}");
 }
 
 #[test]
