@@ -94,6 +94,12 @@ pub enum Command {
     /// Holds runs for some alerts back for a time
     #[command(subcommand)]
     Maintenance(Maintenance),
+    /// Says how the engine's clock goes, and after a jump of the wall clock agrees to it
+    Clock {
+        /// What to do; shows it unless given
+        #[command(subcommand)]
+        command: Option<Clock>,
+    },
     /// Shows, exports and verifies the record of everything
     #[command(subcommand)]
     Audit(Audit),
@@ -410,6 +416,13 @@ pub enum Maintenance {
         /// The window's id, or the beginning or the end of it
         window: String,
     },
+}
+
+/// `stanch clock`
+#[derive(Debug, Subcommand)]
+pub enum Clock {
+    /// Follows the wall clock now; what is due by it comes about at once
+    Agree,
 }
 
 /// `stanch approvals`

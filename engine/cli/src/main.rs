@@ -92,6 +92,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Incidents(command) => verbs::incidents::run(&client()?, command, format).await,
             Command::Freeze { reason } => verbs::freeze::freeze(&client()?, reason.as_deref(), format).await,
             Command::Unfreeze { reason } => verbs::freeze::unfreeze(&client()?, &reason, format).await,
+            Command::Clock { command } => verbs::clock::run(&client()?, command, format).await,
             Command::Maintenance(command) => verbs::maintenance::run(&client()?, command, format).await,
             Command::Approvals(command) => verbs::approvals::run(&client()?, command, format).await,
             Command::Approve(arguments) => verbs::approvals::decide(&client()?, arguments, true, format).await,

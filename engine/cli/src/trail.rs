@@ -172,6 +172,7 @@ fn of_body(body: &Body, inforce: &Inforce) -> String {
         Body::StepEnded(body) => body.reason.to_string(),
         Body::StepAnswered(body) => body.note.clone(),
         Body::ApprovalEscalated(body) => format!("to {}: {}", body.people.join(", "), body.reason),
+        Body::ClockJumped(body) => format!("the wall clock is {} s ahead", body.by_ms / 1000),
         Body::ItemsStarted(body) => format!("{} items", body.items.len()),
         Body::ItemsEnded(body) => body.failure.as_ref().map(|of| of.reason.to_string()).unwrap_or_default(),
         Body::ContainmentStarted(body) => {
@@ -209,6 +210,7 @@ fn of_body(body: &Body, inforce: &Inforce) -> String {
         | Body::RunHoldEnded(_)
         | Body::RunRecovering(_)
         | Body::StepWoken(_)
+        | Body::ClockAgreed(_)
         | Body::Redacted(_) => String::new(),
     }
 }

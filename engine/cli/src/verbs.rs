@@ -2,6 +2,7 @@
 
 pub mod approvals;
 pub mod audit;
+pub mod clock;
 pub mod completions;
 pub mod demo;
 pub mod emit;

@@ -318,6 +318,42 @@ fn what_cannot_be_read_is_a_dead_letter_that_can_be_seen_and_replayed() {
 const PEOPLE: &str = "people: {ann: {groups: [sec]}}\ntokens: [{person: ann, from: 'file:HOME/ann'}]\n";
 
 #[test]
+fn people_tokens_and_maintenance_are_read_again_when_the_file_changes() {
+    let engine = Engine::start_with(&["good.yaml"], PEOPLE);
+    let file = engine.path("stanch.yaml");
+    let soon = |what: &str, holds: &dyn Fn() -> bool| support::eventually(what, holds, String::new);
+    let bob = |arguments: &[&str]| engine.stanch(&[arguments, &["--token", "bob-s-token"]].concat());
+    assert_eq!(bob(&["runs", "list"]).exit, 4, "nobody has this token");
+    std::fs::write(engine.path("bob"), "bob-s-token").unwrap();
+    let with = |rest: &str| {
+        let bob =
+            "people: {bob: {}}\ntokens: [{person: bob, from: 'file:HOME/bob'}]\n".replace("HOME", &engine.path(""));
+        std::fs::write(&file, bob + rest).unwrap();
+    };
+    let window = |cluster: &str| {
+        format!(
+            "maintenance: [{{matchers: ['cluster=\"{cluster}\"'], from: 2026-01-01T00:00:00Z, to: 2046-01-01T00:00:00Z, reason: switches}}]\n"
+        )
+    };
+    let listed = || engine.stanch(&["maintenance", "list"]).out;
+    with(&window("eu"));
+    soon("a window is there", &|| listed().contains("cluster=\"eu\""));
+    assert_eq!(bob(&["runs", "list"]).exit, 0);
+    assert_eq!(engine.stanch(&["runs", "list", "--token", "ann-s-token"]).exit, 4, "she is no more in it");
+    with("maintenance: [{matchers: []");
+    with(&window("us"));
+    soon("the window is another one", &|| listed().contains("cluster=\"us\"") && !listed().contains("cluster=\"eu\""));
+    std::fs::write(&file, "people: {bob: {group: x}}\n").unwrap();
+    let log = || engine.log();
+    soon("it says so", &|| log().contains("what was read before stays in force"));
+    assert_eq!(bob(&["runs", "list"]).exit, 0, "of a broken file nothing is taken");
+    with("attempts: {max: 7}\n");
+    soon("it says what needs a restart", &|| {
+        log().contains("what stanch.yaml now says of attempts takes effect with the next start")
+    });
+}
+
+#[test]
 fn a_question_is_shown_with_what_would_be_done_and_answered_by_those_asked() {
     let engine = Engine::start_with(&["contain.yaml", "long.yaml"], PEOPLE);
     let started = engine.stanch(&["run", "contain", "-o", "json"]);
@@ -387,13 +423,7 @@ fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
         list["items"].as_array().unwrap().clone()
     };
     let soon = |what: &str, holds: &dyn Fn() -> bool| {
-        for _ in 0..200 {
-            if holds() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("{what}: {}", engine.stanch(&["runs", "show", &run]).out);
+        support::eventually(what, holds, || engine.stanch(&["runs", "show", &run]).out);
     };
     soon("three are in force", &|| held("inforce").len() == 3);
     let listed = engine.stanch(&["inforce", "list"]).out;
@@ -440,6 +470,15 @@ fn what_is_in_force_is_listed_kept_taken_back_and_ended() {
         let line = trail.lines().find(|line| line.contains(kind)).unwrap();
         assert!(line.contains("\"actor\":\"person:ann\""), "{line}");
     }
+}
+
+#[test]
+fn a_clock_that_goes_by_the_wall_clock_has_nothing_to_agree_to() {
+    let engine = Engine::start(&["good.yaml"]);
+    let shown = engine.stanch(&["clock"]);
+    assert!(shown.exit == 0 && shown.out.ends_with(" UTC, by the wall clock\n"), "{} {}", shown.out, shown.err);
+    let agreed = engine.stanch(&["clock", "agree"]);
+    assert_eq!((agreed.exit, agreed.err.contains("the wall clock has not jumped")), (1, true), "{}", agreed.err);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
 
 use crate::alert::AlertKey;
 use crate::attempt::{AttemptId, Purpose};
+use crate::clock::{Jump, is_jump};
 use crate::containment::{Containment, UndoState};
 use crate::event::Event;
 use crate::id::{ApprovalId, ContainmentId, IncidentId, RunId, Sequence};
@@ -342,13 +343,19 @@ impl Fold<'_> {
                 }
             }
             Body::WatchdogBarked(body) => self.unwatch(&body.playbook, &body.watchdog),
+            Body::ClockJumped(body) => {
+                self.clock_agreed();
+                if is_jump(body.by_ms) {
+                    let jump = Jump { by_ms: body.by_ms, since: now };
+                    self.state.timers.insert((jump.until(), Timer::Clock));
+                    self.state.clock_jump = Some(jump);
+                }
+            }
+            Body::ClockAgreed(_) => self.clock_agreed(),
             Body::AttemptScheduled(body) => return self.attempt_scheduled(body),
             Body::AttemptSucceeded(body) => return self.attempt_succeeded(body),
             Body::AttemptFailed(body) => {
                 self.attempt(&body.attempt, AttemptOutcome::Failed, Some(&body.error), |step| {
-                    if body.attempt.purpose == Purpose::Do {
-                        step.output = body.output.clone();
-                    }
                     step.state = after(step, body.then, &body.error, None);
                 })?;
             }
@@ -532,7 +539,8 @@ impl Fold<'_> {
 
     /// Counts the first attempt at a target against its step's budget.
     fn spend(&mut self, attempt: &AttemptId) {
-        if attempt.purpose != Purpose::Do || attempt.number != 1 || attempt.generation != 0 {
+        let first = attempt.purpose == Purpose::Do && attempt.number == 1 && attempt.generation == 0;
+        if !first || self.state.settings.budgets.is_empty() {
             return;
         }
         let plan = self.state.runs.get(&attempt.run).and_then(|run| self.state.plan(run.plan));
@@ -556,9 +564,6 @@ impl Fold<'_> {
         let now = self.record.time;
         let error = body.unsettled.as_ref().map(|unsettled| &unsettled.reason);
         self.attempt(&body.attempt, AttemptOutcome::Succeeded, error, |step| {
-            if body.attempt.purpose == Purpose::Do {
-                step.output = Some(body.output.clone());
-            }
             if !body.outputs.is_null() {
                 step.outputs = body.outputs.clone();
             }
@@ -581,7 +586,7 @@ impl Fold<'_> {
         let (value, generation) = run.at(place).map(|of| (of.value.clone(), of.undos)).unwrap_or_default();
         let at = (body.run, body.step.clone(), body.item);
         // The same thing, tried again by a person: one is in force, and the later one knows how to take it back.
-        if let Some(earlier) = self.state.contained.get(&at).copied() {
+        if let Some(earlier) = self.state.containment_at(body.run, &body.step, body.item).map(|of| of.id) {
             self.remove_containment(earlier);
         }
         let containment = Containment {
@@ -622,11 +627,9 @@ impl Fold<'_> {
     }
 
     fn contained(&self, attempt: &AttemptId) -> Result<ContainmentId, IllegalTransition> {
-        let at = (attempt.run, attempt.step.clone(), attempt.item);
-        self.state
-            .contained
-            .get(&at)
-            .copied()
+        let containment = self.state.containment_at(attempt.run, &attempt.step, attempt.item);
+        containment
+            .map(|of| of.id)
             .ok_or_else(|| IllegalTransition::NoContainment { kind: self.kind(), containment: None })
     }
 
@@ -801,6 +804,12 @@ impl Fold<'_> {
                 }
             }
             self.state.ticks.insert((playbook, trigger), nominal);
+        }
+    }
+
+    fn clock_agreed(&mut self) {
+        if let Some(jump) = self.state.clock_jump.take() {
+            self.state.timers.remove(&(jump.until(), Timer::Clock));
         }
     }
 

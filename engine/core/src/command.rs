@@ -214,6 +214,16 @@ pub enum Command {
         /// Which.
         maintenance: MaintenanceId,
     },
+    /// The wall clock is found not to be where it was.
+    NoteClockJump {
+        /// How far it is ahead of the engine's, in milliseconds; negative where it is behind.
+        by_ms: i64,
+    },
+    /// Let the engine's clock follow the wall clock.
+    AgreeToClock {
+        /// Who.
+        actor: Actor,
+    },
     /// Close an incident by hand.
     ResolveIncident {
         /// Who.
@@ -269,6 +279,8 @@ pub struct Receipt {
     pub duplicate: bool,
     /// The dead letters that were made of it.
     pub dead_letters: Vec<DeadLetterId>,
+    /// Which playbooks matched and could not use it, each with the reason.
+    pub unusable: Vec<String>,
     /// Set where the command was refused and that is on the record.
     pub refused: Option<Rejected>,
 }
@@ -332,6 +344,9 @@ pub enum Rejected {
     /// No maintenance window has this id.
     #[error("no maintenance window has the id {0}")]
     UnknownMaintenance(MaintenanceId),
+    /// The engine's clock follows the wall clock as it is.
+    #[error("the wall clock has not jumped")]
+    NoClockJump,
     /// A time that is over.
     #[error("that time is over")]
     InThePast,

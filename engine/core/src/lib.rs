@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod attempt;
+pub mod clock;
 pub mod command;
 pub mod containment;
 pub mod decide;

@@ -138,7 +138,7 @@ impl Names for StepNames<'_> {
     fn get(&self, root: &str) -> Option<Cow<'_, Value>> {
         let outcome = || match &self.run.cancel {
             Some(_) => "cancelled",
-            None if crate::decide::has_failed(self.run, self.plan) => "failed",
+            None if self.run.failed_step(self.plan).is_some() => "failed",
             None => "succeeded",
         };
         match root {

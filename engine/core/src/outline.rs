@@ -95,7 +95,9 @@ impl Body {
             | Self::Unfrozen(_)
             | Self::MaintenancePlanned(_)
             | Self::MaintenanceEnded(_)
-            | Self::WatchdogBarked(_) => none,
+            | Self::WatchdogBarked(_)
+            | Self::ClockJumped(_)
+            | Self::ClockAgreed(_) => none,
             Self::PlaybookObserved(body) => Outline { plan: Some(body.plan), ..none },
             Self::RunExtended(body) => Outline { run: Some(body.run), ..none },
             Self::RunHoldEnded(body) => Outline { run: Some(body.run), ..none },

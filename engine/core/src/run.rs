@@ -7,6 +7,7 @@ use std::time::Duration;
 use imbl::Vector;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stanch_playbook::plan::Step;
 use stanch_playbook::{Phase, Plan, PlanDigest, PlaybookName, Timestamp};
 
 use crate::attempt::{AttemptId, Purpose};
@@ -97,8 +98,6 @@ pub struct StepRun {
     pub attempts: Vec<AttemptRun>,
     /// The evaluated `outputs`: an object, or null before the step succeeded.
     pub outputs: Arc<Value>,
-    /// The action's result.
-    pub output: Option<Arc<Value>>,
     /// What its attempts were given, until it is over.
     pub rendered: Option<Rendered>,
     /// When it first did something.
@@ -379,7 +378,6 @@ impl StepRun {
             generation: 0,
             attempts: Vec::new(),
             outputs: Arc::new(Value::Null),
-            output: None,
             rendered: None,
             started_at: None,
             finished_at: None,
@@ -481,6 +479,15 @@ impl Run {
         let current = self.steps.iter().position(|step| !step.state.is_over());
         let last = || self.steps.iter().rposition(|step| step.started_at.is_some());
         current.or_else(last).map(|index| plan.steps[index].phase)
+    }
+
+    /// The first step of the four phases that failed.
+    #[must_use]
+    pub fn failed_step<'a>(&self, plan: &'a Plan) -> Option<&'a Step> {
+        let failed = |(step, of): &(&Arc<StepRun>, &Step)| {
+            of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. })
+        };
+        self.steps.iter().zip(&plan.steps).find(failed).map(|(_, of)| of)
     }
 
     /// Whether the step at `index` stands in `finally`.

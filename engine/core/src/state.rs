@@ -12,6 +12,7 @@ use stanch_playbook::{Plan, PlanDigest, PlaybookName, StepKey, Timestamp, Uses};
 
 use crate::alert::AlertKey;
 use crate::attempt::{Assignment, AttemptId, Purpose};
+use crate::clock::Jump;
 use crate::containment::{Containment, UndoState};
 use crate::id::{ApprovalId, ContainmentId, Epoch, IncidentId, JournalId, MaintenanceId, RunId, Sequence};
 use crate::incident::{Alert, Incident};
@@ -51,6 +52,8 @@ pub struct State {
     pub inforce: OrdMap<ContainmentId, Arc<Containment>>,
     /// Who stopped all side effects, why and when.
     pub frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    /// The jump of the wall clock that the engine's has not followed.
+    pub clock_jump: Option<Jump>,
     /// The maintenance windows that are not over.
     pub maintenance: OrdMap<MaintenanceId, Arc<Window>>,
     /// When targets were counted against each budget, oldest first, within its time.
@@ -104,6 +107,7 @@ pub(crate) enum Timer {
     Run(RunId),
     Maintenance(MaintenanceId),
     Watchdog(PlaybookName, String),
+    Clock,
 }
 
 /// What may be forgotten at a time.
@@ -170,8 +174,7 @@ impl State {
     #[must_use]
     pub fn is_under_way(&self, attempt: &AttemptId) -> bool {
         if attempt.purpose == Purpose::Undo {
-            let id = self.contained.get(&(attempt.run, attempt.step.clone(), attempt.item));
-            let containment = id.and_then(|id| self.inforce.get(id));
+            let containment = self.containment_at(attempt.run, &attempt.step, attempt.item);
             return containment
                 .is_some_and(|of| matches!(&of.state, UndoState::Undoing { attempt: at } if at == attempt));
         }
@@ -187,19 +190,19 @@ impl State {
         Some(Place { step, item: attempt.item })
     }
 
-    /// What a step put in force itself, in no particular order.
-    pub fn contained_by<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
-        let from = (run, step.clone(), None);
-        let of = move |((owner, key, _), _): &(&(RunId, StepKey, Option<u32>), _)| *owner == run && key == step;
-        self.contained.range(from..).take_while(of).filter_map(|(_, id)| self.inforce.get(id))
+    /// What a step, or an item of it, put in force.
+    #[must_use]
+    pub fn containment_at(&self, run: RunId, step: &StepKey, item: Option<u32>) -> Option<&Arc<Containment>> {
+        self.contained.get(&(run, step.clone(), item)).and_then(|id| self.inforce.get(id))
     }
 
     /// What a step put in force itself or through the runs that it started, in no particular order.
     pub fn inforce_of<'a>(&'a self, run: RunId, step: &'a StepKey) -> impl Iterator<Item = &'a Arc<Containment>> {
-        let from = (run, step.clone(), ContainmentId(uuid::Uuid::nil()));
-        let of = move |(owner, key, _): &&(RunId, StepKey, ContainmentId)| *owner == run && key == step;
-        let inherited = self.inherited.range(from..).take_while(of).filter_map(|(_, _, id)| self.inforce.get(id));
-        self.contained_by(run, step).chain(inherited)
+        let own = self.contained.range((run, step.clone(), None)..);
+        let own = own.take_while(move |((owner, key, _), _)| *owner == run && key == step).map(|(_, id)| id);
+        let inherited = self.inherited.range((run, step.clone(), ContainmentId(uuid::Uuid::nil()))..);
+        let inherited = inherited.take_while(move |(owner, key, _)| *owner == run && key == step).map(|(_, _, id)| id);
+        own.chain(inherited).filter_map(|id| self.inforce.get(id))
     }
 
     /// The question of an id that waits for an answer, with its run and its step.
@@ -261,6 +264,9 @@ impl State {
                 self.timers.insert((at, Timer::Containment(containment.id)));
             }
         }
+        if let Some(jump) = &self.clock_jump {
+            self.timers.insert((jump.until(), Timer::Clock));
+        }
         for (id, window) in &self.maintenance {
             self.timers.insert((window.planned.to, Timer::Maintenance(*id)));
         }
@@ -307,6 +313,7 @@ struct Image {
     runs: Vec<Arc<Run>>,
     inforce: Vec<Arc<Containment>>,
     frozen: Option<(Actor, Arc<str>, Timestamp)>,
+    clock_jump: Option<Jump>,
     maintenance: Vec<Arc<Window>>,
     spent: Vec<(String, Vec<Timestamp>)>,
     watched: Vec<((PlaybookName, String), (Timestamp, Timestamp))>,
@@ -329,6 +336,7 @@ impl Serialize for State {
             runs: self.runs.values().cloned().collect(),
             inforce: self.inforce.values().cloned().collect(),
             frozen: self.frozen.clone(),
+            clock_jump: self.clock_jump,
             maintenance: self.maintenance.values().cloned().collect(),
             spent: self.spent.iter().map(|(name, at)| (name.clone(), at.iter().copied().collect())).collect(),
             watched: self.watched.iter().map(|(key, at)| (key.clone(), *at)).collect(),
@@ -365,6 +373,7 @@ impl<'de> Deserialize<'de> for State {
             runs: image.runs.into_iter().map(|run| (run.id, run)).collect(),
             inforce: image.inforce.into_iter().map(|containment| (containment.id, containment)).collect(),
             frozen: image.frozen,
+            clock_jump: image.clock_jump,
             maintenance: image.maintenance.into_iter().map(|window| (window.planned.maintenance, window)).collect(),
             spent: image.spent.into_iter().map(|(name, at)| (name, Vector::from(at))).collect(),
             watched: image.watched.into_iter().collect(),

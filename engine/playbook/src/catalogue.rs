@@ -12,7 +12,7 @@ use crate::actions::Signature;
 use crate::check;
 use crate::check::PartialRetry;
 use crate::diagnostic::{Diagnostic, Diagnostics, Report};
-use crate::document;
+use crate::document::{self, Kind};
 use crate::model::{InputModel, TriggerModel, UndoModel, VerifyModel};
 use crate::plan::OnUnknown;
 
@@ -21,7 +21,12 @@ use crate::plan::OnUnknown;
 pub struct Catalogue {
     pub(crate) actions: BTreeMap<String, NamedAction>,
     pub(crate) detectors: BTreeMap<String, Detector>,
+    /// What files with errors would have named, with the file.
+    refused: BTreeMap<String, String>,
 }
+
+/// The code of what is said of a name whose catalogue has errors: what is wrong stands there, not where the name does.
+pub const BROKEN_CATALOGUE: &str = "broken-catalogue";
 
 /// A built-in action with its parameters.
 #[derive(Debug, Clone)]
@@ -43,6 +48,8 @@ pub(crate) struct NamedAction {
     pub verify: Option<VerifyModel>,
     pub undo: Option<UndoModel>,
     pub outputs: BTreeMap<String, String>,
+    /// The codes of warnings that are answered for every step that uses it.
+    pub accept: Vec<String>,
 }
 
 /// A trigger with a name.
@@ -67,7 +74,7 @@ impl Catalogue {
     /// All [`Diagnostics`] at once where there is an error among them; the catalogue is then as it was.
     pub fn load(&mut self, file_name: &str, text: &str) -> Result<Vec<Diagnostic>, Diagnostics> {
         let mut report = Report::new(file_name);
-        let read = document::parse(text, &mut report)
+        let read = document::parse(text, document::NODES, &mut report)
             .and_then(|root| check::catalogue(file_name, text, &root, self, &mut report));
         match read.filter(|_| !report.has_errors()) {
             Some(read) => {
@@ -75,7 +82,10 @@ impl Catalogue {
                 self.detectors.extend(read.detectors);
                 Ok(report.into_list())
             }
-            None => Err(Diagnostics { list: report.into_list(), source: Arc::from(text) }),
+            None => {
+                self.refused.extend(names_in(text).into_iter().map(|name| (name, file_name.to_owned())));
+                Err(Diagnostics { list: report.into_list(), source: Arc::from(text) })
+            }
         }
     }
 
@@ -89,9 +99,28 @@ impl Catalogue {
         self.detectors.iter().map(|(name, detector)| (name.as_str(), detector.description.as_str()))
     }
 
+    /// The file with errors that would have given a name its meaning.
+    pub(crate) fn refused(&self, name: &str) -> Option<&str> {
+        self.refused.get(name).map(String::as_str)
+    }
+
     /// Where a name was given a meaning.
     pub(crate) fn place(&self, name: &str) -> Option<&str> {
         let action = self.actions.get(name).map(|action| action.place.as_str());
         action.or_else(|| self.detectors.get(name).map(|detector| detector.place.as_str()))
     }
+}
+
+/// What a text with errors names, or seems to name where it is no YAML.
+fn names_in(text: &str) -> Vec<String> {
+    let Some(root) = document::parse(text, document::NODES, &mut Report::new("")) else {
+        let indented = text.lines().filter_map(|line| line.strip_prefix("  "));
+        let named = indented.filter(|line| line.starts_with(|c: char| c.is_ascii_alphanumeric()));
+        return named.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect();
+    };
+    let entries = |section| match root.get(section).map(|node| &node.kind) {
+        Some(Kind::Map(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    ["actions", "detectors"].into_iter().flat_map(entries).map(|(key, _)| key.text.clone()).collect()
 }

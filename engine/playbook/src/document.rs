@@ -14,7 +14,9 @@ use crate::diagnostic::{Report, Span};
 pub(crate) const DOCUMENT_BYTES: usize = 1024 * 1024;
 const DEPTH: usize = 64;
 /// Counted after aliases are followed, so that a few lines cannot become millions of nodes.
-const NODES: usize = 20_000;
+pub(crate) const NODES: usize = 20_000;
+/// The same for a test file, whose thousand tests are small one by one.
+pub(crate) const TEST_NODES: usize = 200_000;
 
 /// A value with its place.
 #[derive(Debug, Clone)]
@@ -76,8 +78,8 @@ impl Node {
     }
 }
 
-/// Parses a document; `None` where it has no tree, and `report` then says why.
-pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
+/// Parses a document of so many values at most; `None` where it has no tree, and `report` then says why.
+pub(crate) fn parse(text: &str, most: usize, report: &mut Report) -> Option<Node> {
     if text.len() > DOCUMENT_BYTES {
         report.error(
             "too-large",
@@ -86,7 +88,7 @@ pub(crate) fn parse(text: &str, report: &mut Report) -> Option<Node> {
         );
         return None;
     }
-    Builder { text, report, open: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None, seen: false }.run()
+    Builder { text, report, open: Vec::new(), anchors: HashMap::new(), nodes: 0, most, root: None, seen: false }.run()
 }
 
 /// A collection whose end has not come yet.
@@ -101,6 +103,7 @@ struct Builder<'a, 'r> {
     open: Vec<Open>,
     anchors: HashMap<usize, (Node, usize)>,
     nodes: usize,
+    most: usize,
     root: Option<Node>,
     seen: bool,
 }
@@ -232,8 +235,9 @@ impl Builder<'_, '_> {
 
     fn count(&mut self, size: usize, span: Span) -> Result<(), Stop> {
         self.nodes += size;
-        if self.nodes > NODES {
-            self.report.error("too-many-nodes", span, format!("more than {NODES} values, aliases followed"));
+        if self.nodes > self.most {
+            let message = format!("more than {} values, aliases followed", self.most);
+            self.report.error("too-many-nodes", span, message).help("split the file");
             return Err(Stop);
         }
         Ok(())

@@ -401,6 +401,11 @@ pub(crate) const NAMED_ACTION: &[Key] = &[
     key("verify", Shape::Defined("verify"), "How it is verified, unless the step says."),
     key("undo", Shape::Defined("undo"), "How it is taken back, unless the step says."),
     key("outputs", Shape::MapOf(&Shape::Cel), "CEL over result, for each output; a step can add more."),
+    key(
+        "accept",
+        Shape::Texts,
+        "Codes of warnings about any step that uses it, such as side-effect-unguarded, that somebody looked at and that are as they should be.",
+    ),
 ];
 
 pub(crate) const DETECTOR: &[Key] = &[

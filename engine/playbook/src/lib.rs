@@ -26,7 +26,7 @@ pub mod test_file;
 mod test_keys;
 pub mod time;
 
-pub use catalogue::Catalogue;
+pub use catalogue::{BROKEN_CATALOGUE, Catalogue};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use evaluate::{EvaluationError, Expression, Names, Scope, Template, ValueTemplate};
 pub use inputs::InputError;

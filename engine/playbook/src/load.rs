@@ -41,7 +41,7 @@ pub fn load(file_name: &str, text: &str) -> Result<Loaded, Diagnostics> {
 pub fn load_with(file_name: &str, text: &str, catalogue: &Catalogue) -> Result<Vec<Loaded>, Diagnostics> {
     let mut report = Report::new(file_name);
     let refused = |report: Report| Diagnostics { list: report.into_list(), source: Arc::from(text) };
-    let Some(root) = document::parse(text, &mut report) else { return Err(refused(report)) };
+    let Some(root) = document::parse(text, document::NODES, &mut report) else { return Err(refused(report)) };
     let mut read = Vec::new();
     for body in compact::bodies(text, root, catalogue, &mut report) {
         // Each has warnings of its own; the errors of all refuse the document.

@@ -59,6 +59,8 @@ pub struct TestCase {
     pub playbook_place: Place,
     /// When the event comes, on the virtual clock; none: [`TestCase::START`].
     pub start: Option<Timestamp>,
+    /// What people have done before the event comes: a freeze, maintenance windows.
+    pub before: Vec<Happening>,
     /// What comes in first.
     pub event: EventSpec,
     /// Where that stands.
@@ -177,7 +179,7 @@ pub struct Decision {
     pub approves: bool,
     /// The person; none: one who may.
     pub by: Option<String>,
-    /// The person's groups; none: those that are asked.
+    /// The person's groups, where a person is named; none: those that are asked.
     pub groups: Option<Vec<String>>,
     /// Why.
     pub reason: String,
@@ -247,6 +249,15 @@ pub enum Happening {
     Freeze(String),
     /// A person lets them begin again.
     Unfreeze,
+    /// A person holds back the runs of the alerts that all these matchers take, from now on.
+    Maintenance {
+        /// The matchers.
+        matchers: Vec<String>,
+        /// For how long.
+        length: Duration,
+        /// Why.
+        reason: String,
+    },
     /// Alerts resolve: those whose labels hold all of these.
     Resolve(BTreeMap<String, String>),
     /// An alert fires: the first of the test, with these labels in place of its own.
@@ -381,7 +392,8 @@ impl Want {
 /// All [`Diagnostics`] at once where there is an error among them.
 pub fn load_tests(file_name: &str, text: &str) -> Result<TestFile, Diagnostics> {
     let mut report = Report::new(file_name);
-    let read = document::parse(text, &mut report).and_then(|root| check::test_file(text, &root, &mut report));
+    let read = document::parse(text, document::TEST_NODES, &mut report)
+        .and_then(|root| check::test_file(text, &root, &mut report));
     match read.filter(|_| !report.has_errors()) {
         Some((playbooks, tests)) => Ok(TestFile { file: file_name.into(), source: Arc::from(text), playbooks, tests }),
         None => {
@@ -432,6 +444,7 @@ impl TestFile {
                 | Happening::Cancel { .. }
                 | Happening::Freeze(_)
                 | Happening::Unfreeze
+                | Happening::Maintenance { .. }
                 | Happening::Acknowledge
                 | Happening::Crash => None,
             });

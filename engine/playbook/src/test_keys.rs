@@ -33,13 +33,26 @@ pub(crate) const FILE: &[Key] = &[
         Shape::Texts,
         "Where the playbooks lie, relative to this file; its directory and below by default.",
     ),
+    key(
+        "people",
+        Shape::MapOf(&Shape::Object(PERSON)),
+        "Who decides in these tests, by name, with their groups; what stanch.yaml says of them.",
+    ),
     required(key("tests", Shape::Any, "The tests.")),
 ];
+
+pub(crate) const PERSON: &[Key] = &[key("groups", Shape::Texts, "The groups that they belong to.")];
 
 pub(crate) const TEST: &[Key] = &[
     required(key("name", Shape::Text, "What it shows, in a sentence; unique in the file.")),
     required(key("playbook", Shape::Name, "The playbook's name.")),
     key("start", Shape::Text, "When the event comes, such as 2026-01-05T03:00:00Z, which is the default."),
+    key("freeze", Shape::Text, "Side effects are stopped, for this reason, before the event comes."),
+    key(
+        "maintenance",
+        Shape::Any,
+        "Maintenance windows that have begun when the event comes: a map, or a list of them.",
+    ),
     required(key("event", Shape::Any, "What comes in first.")),
     key(
         "mocks",
@@ -120,6 +133,11 @@ pub(crate) const MOMENT: &[Key] = &[
     ),
     key("freeze", Shape::Text, "A person stops all side effects, for this reason."),
     key("unfreeze", Shape::Bool, "A person lets side effects begin again."),
+    key(
+        "maintenance",
+        Shape::Any,
+        "A person holds back runs for some alerts, from this moment on: a map, or a list of them.",
+    ),
     key("resolve", Shape::Any, "Alerts resolve: true for all that fire, or labels for those that have these."),
     key(
         "fire",
@@ -134,11 +152,21 @@ pub(crate) const MOMENT: &[Key] = &[
     key("expect", Shape::Any, "What must be true once all that happened at this moment has had its effects."),
 ];
 
+pub(crate) const MAINTENANCE: &[Key] = &[
+    required(key("matchers", Shape::Matchers, "Alertmanager's matchers, all of which an alert's labels must satisfy.")),
+    required(key("for", Shape::Duration, "For how long.")),
+    key("reason", Shape::Text, "Why."),
+];
+
 /// Who decides, where it is a map.
 pub(crate) const DECISION: &[Key] = &[
     required(key("step", Shape::Text, "The step that asks.")),
     key("by", Shape::Text, "The person; one who may decide by default."),
-    key("groups", Shape::Texts, "The groups that the person belongs to; those that are asked by default."),
+    key(
+        "groups",
+        Shape::Texts,
+        "The groups that the person belongs to; what people of the file says by default, and those that are asked where nobody is named.",
+    ),
     key("reason", Shape::Text, "Why, by the person."),
 ];
 
@@ -223,7 +251,9 @@ pub fn test_schema() -> Value {
     };
     let of_item: Vec<Key> = STEP_MOCK.iter().filter(|key| key.name != "items").chain(MOCK).copied().collect();
     let of_step: Vec<Key> = STEP_MOCK.iter().chain(MOCK).copied().collect();
+    let windows = json!({"anyOf": [table(MAINTENANCE, &[]), {"type": "array", "items": table(MAINTENANCE, &[])}]});
     let test = [
+        ("maintenance", windows.clone()),
         ("event", reference("event")),
         ("mocks", by_step(reference("step_mock"))),
         ("then", list("moment")),
@@ -240,6 +270,7 @@ pub fn test_schema() -> Value {
         ("answer", by_step(json!({"anyOf": [word.clone(), by_step(word)]}))),
         ("approve", decisions.clone()),
         ("deny", decisions),
+        ("maintenance", windows),
         ("expect", reference("expect")),
     ];
     let calls = by_step(json!({"anyOf": [{"type": "integer", "minimum": 0}, table(CALLS, &[])]}));

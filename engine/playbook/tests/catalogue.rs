@@ -108,6 +108,40 @@ fn catalogues_are_checked() {
     ];
     let cases: Vec<(&str, &str)> = cases.iter().map(|(name, text)| (*name, text.as_str())).collect();
     insta::assert_snapshot!(told(&cases));
+    let post = |rest: &str| action(&format!("with: {{url: x, method: POST}}, {rest}"));
+    assert_eq!(
+        told(&[
+            ("its own warning", &post("on_unknown: retry, accept: [may-happen-twice]")),
+            ("its steps' warning", &post("accept: [side-effect-unguarded, no-alert]")),
+            ("nothing", &action("with: {url: x}, accept: [side-effect-unguarded]")),
+            ("unknown", &post("accept: [no-such]")),
+            ("no list", &post("accept: {a: b}")),
+        ]),
+        "# its own warning\n(nothing)\n# its steps' warning\n(nothing)\n\
+         # nothing\nc.catalogue.yaml:1:52: warning[nothing-to-accept]: no step of this action has a warning side-effect-unguarded; remove it from accept\n\
+         # unknown\nc.catalogue.yaml:1:66: warning[nothing-to-accept]: no step of this action has a warning no-such; remove it from accept\n\
+         # no list\nc.catalogue.yaml:1:65: error[wrong-type]: accept must be a list, not a map"
+    );
+}
+
+#[test]
+fn a_warning_is_answered_once_in_the_catalogue_for_all_steps() {
+    let text = |accept: &str| {
+        format!("actions: {{wipe: {{uses: exec, with: {{argv: [x, '{{{{ alert.labels.a }}}}']}}{accept}}}}}")
+    };
+    let warnings = |accept: &str, own: &str| {
+        let mut catalogue = Catalogue::new();
+        catalogue.load("c.catalogue.yaml", &text(accept)).expect("it is a good one");
+        let playbook = format!(
+            "playbook: p\ntriggers: [{{nats: {{subject: a}}}}]\ncontain:\n  a: {{uses: wipe{own}}}\n  b: {{needs: [a], uses: wipe}}\n"
+        );
+        let loaded = load_with("p.yaml", &playbook, &catalogue).expect("it is a good one");
+        loaded[0].warnings.iter().map(|warning| warning.code).collect::<Vec<_>>()
+    };
+    let (unguarded, alert) = ("side-effect-unguarded", "no-alert");
+    assert_eq!(warnings("", ""), [alert, unguarded, alert, unguarded]);
+    assert_eq!(warnings(", accept: [side-effect-unguarded]", ""), [alert, alert]);
+    assert_eq!(warnings(", accept: [side-effect-unguarded, no-alert]", ", accept: [no-alert]"), [""; 0]);
 }
 
 #[test]
@@ -220,4 +254,21 @@ fn a_bad_catalogue_changes_nothing() {
     );
     let names: Vec<&str> = catalogue.actions().chain(catalogue.detectors()).map(|(name, _)| name).collect();
     assert_eq!(names, ["look", "revoke_token", "replay"]);
+    let told = |name: &str| {
+        load_with("p.yaml", &format!("playbook: p\ndetect: {{s: {{uses: {name}}}}}"), &catalogue).unwrap_err().list[0]
+            .to_string()
+    };
+    assert_eq!(
+        told("good"),
+        "p.yaml:2:19: error[broken-catalogue]: good stands in b.catalogue.yaml, which has errors; mend the catalogue first"
+    );
+    assert!(told("other").contains("[unknown-action]"));
+    let mut torn = shipped();
+    assert!(torn.load("t.catalogue.yaml", "actions:\n  good: {uses: log\n  bad: 5\n").is_err());
+    assert!(
+        load_with("p.yaml", "playbook: p\ndetect: {s: {uses: good}}", &torn)
+            .unwrap_err()
+            .to_string()
+            .contains("broken-catalogue")
+    );
 }

@@ -44,6 +44,11 @@ fn every_mistake_has_its_place_and_remedy() {
             "x.test.yaml:5:5: error[unknown-key]: unknown key \"expct\" in a test; did you mean expect?",
         ),
         ("    expect: {}\n", "error[wrong-value]: nothing is expected"),
+        ("    expect: {run: failed}\n    maintenance: {for: 1h}\n", "matchers is missing; add matchers: ['cluster="),
+        ("    expect: {run: failed}\n    maintenance: {matchers: ['a=\"b\"']}\n", "for is missing; add for: 2h"),
+        ("    expect: {run: failed}\n    maintenance: {matchers: ['a'], for: 1h}\n", "error[bad-matcher]"),
+        ("    expect: {run: failed}\n    freeze: [a]\n", "error[wrong-type]"),
+        ("    expect: {run: failed}\n    then: [{at: 1m, maintenance: {matchers: x, fro: 1h}}]\n", "did you mean for?"),
         ("    expect: {run: done}\n", "x.test.yaml:5:19: error[wrong-value]: \"done\" is not one of"),
         ("    expect: {steps: {a: succeded}}\n", "did you mean succeeded?"),
         ("    expect: {steps: [a]}\n", "steps must be a map, not a list"),
@@ -120,4 +125,47 @@ fn names_that_no_playbook_has_are_found() {
         "x.test.yaml:3:15: error[unknown-playbook]: no playbook is named p; did you mean pp?"
     );
     assert!(names("probe", "detect.probe") && names("detect.probe", "detect.probe") && !names("be", "detect.probe"));
+}
+
+#[test]
+fn people_stand_at_the_top_and_nobody_joins_a_group_silently() {
+    let decided = |people: &str, decision: &str| {
+        let text = format!("{people}{HEAD}    then: [{{at: 1m, approve: {decision}}}]\n    expect: {{run: failed}}\n");
+        load_tests("x.test.yaml", &text).map_err(|told| told.to_string()).map(|file| {
+            match &file.tests[0].then[0].happens[0] {
+                Happening::Decide(decision) => decision.groups.clone(),
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    let people = "people: {ann: {groups: [sec]}, bob: {}}\n";
+    let groups = |groups: &[&str]| Ok(Some(groups.iter().map(|group| (*group).to_owned()).collect::<Vec<_>>()));
+    assert_eq!(decided(people, "{step: a, by: ann}"), groups(&["sec"]));
+    assert_eq!(decided(people, "{step: a, by: bob}"), groups(&[]));
+    assert_eq!(decided(people, "{step: a, by: ann, groups: [other]}"), groups(&["other"]));
+    assert_eq!(decided("", "{step: a, by: ann}"), groups(&[]));
+    assert_eq!(decided("", "a"), Ok(None), "whoever may");
+    let unknown = decided(people, "{step: a, by: anna}").unwrap_err();
+    assert!(unknown.contains("error[unknown-person]: people of this file has no anna; did you mean ann?"), "{unknown}");
+    for (people, expected) in [
+        ("people: [ann]\n", "people must be a map, not a list"),
+        ("people: {ann: {group: [a]}}\n", "unknown key \"group\" in a person; did you mean groups?"),
+        ("people: {ann: [sec]}\n", "a person must be a map, not a list"),
+    ] {
+        let told = decided(people, "a").unwrap_err();
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_file_holds_more_than_a_thousand_tests_and_says_where_its_end_is() {
+    let one = |number: usize| {
+        HEAD.replace("tests:\n", "").replace("name: n", &format!("name: n{number}"))
+            + "    expect: {run: failed, steps: {a: failed, b: skipped}, calls: {a: {count: 1, with: {x: y}}}}\n"
+    };
+    let text = |count: usize| (0..count).fold("tests:\n".to_owned(), |text, number| text + &one(number));
+    assert_eq!(load_tests("x.test.yaml", &text(2_000)).unwrap().tests.len(), 2_000);
+    let many = format!("x: &x [{}]\ny: [{}]\n", "1,".repeat(1_000), "*x,".repeat(300));
+    let told = refused(&many);
+    assert!(told.contains("more than 200000 values, aliases followed; split the file"), "{told}");
 }

@@ -29,7 +29,7 @@ pub(crate) struct App {
     /// Who may send webhooks.
     pub senders: Arc<Senders>,
     /// Who acts.
-    pub people: Arc<People>,
+    pub people: watch::Receiver<Arc<People>>,
 }
 
 /// How the connection to NATS stands.

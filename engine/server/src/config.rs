@@ -166,6 +166,25 @@ pub struct MaintenanceConfig {
     pub reason: String,
 }
 
+impl MaintenanceConfig {
+    /// What tells it from every other window.
+    pub(crate) fn declared(&self) -> String {
+        format!("{} {} {} {}", self.matchers.join(","), self.from, self.to, self.reason)
+    }
+
+    /// The command that plans it.
+    pub(crate) fn command(&self) -> Command {
+        Command::PlanMaintenance {
+            actor: Actor::source("stanch.yaml"),
+            declared: Some(self.declared()),
+            matchers: self.matchers.clone(),
+            from: Some(self.from),
+            to: self.to,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
 /// What comes in.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -207,6 +226,8 @@ pub struct Options {
     pub playbooks: PathBuf,
     /// The configuration.
     pub config: Config,
+    /// The file that it was read from, which is read again when it changes; none where there is none.
+    pub config_file: Option<PathBuf>,
     /// Who ends the commands of `exec` steps where this process is killed.
     pub warden: Warden,
 }
@@ -267,18 +288,19 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], with line and column where it is about the text.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Self = if text.trim().is_empty() {
-            Self::default()
-        } else {
-            serde_saphyr::from_str_with_options(&text, yaml_options())
-                .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?
-        };
+        let config: Self = parse(path)?;
         config.settings()?;
-        config.maintenance(Timestamp::EPOCH)?;
+        config.check_maintenance()?;
         crate::people::check(&config)?;
         Ok(config)
+    }
+
+    /// The keys of a configuration file with what they say, to be compared.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub(crate) fn keys(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, ConfigError> {
+        parse(path)
     }
 
     /// The settings that the core decides by.
@@ -358,16 +380,11 @@ impl Config {
         Ok(all)
     }
 
-    /// The maintenance windows that are not over at `now`, as commands.
-    ///
-    /// # Errors
-    /// [`ConfigError::Value`] for a time that is none, and for a window that ends before it begins.
-    pub fn maintenance(&self, now: Timestamp) -> Result<Vec<Command>, ConfigError> {
-        let mut commands = Vec::new();
+    /// Whether every maintenance window can be planned.
+    fn check_maintenance(&self) -> Result<(), ConfigError> {
         for (at, window) in self.maintenance.iter().enumerate() {
             let key = |name: &str| format!("maintenance[{at}].{name}");
-            let (from, to) = (window.from, window.to);
-            if to <= from {
+            if window.to <= window.from {
                 return Err(value(key("to"), "the window ends before it begins".to_owned()));
             }
             for matcher in &window.matchers {
@@ -376,18 +393,8 @@ impl Config {
             if window.matchers.is_empty() {
                 return Err(value(key("matchers"), "a window needs at least one".to_owned()));
             }
-            if to > now {
-                commands.push(Command::PlanMaintenance {
-                    actor: Actor::source("stanch.yaml"),
-                    declared: Some(format!("{} {} {} {}", window.matchers.join(","), from, to, window.reason)),
-                    matchers: window.matchers.clone(),
-                    from: Some(from),
-                    to,
-                    reason: window.reason.clone(),
-                });
-            }
         }
-        Ok(commands)
+        Ok(())
     }
 
     /// The largest body of a webhook, in bytes.
@@ -395,6 +402,15 @@ impl Config {
     pub fn max_body(&self) -> usize {
         self.intake.max_body.unwrap_or(8 << 20)
     }
+}
+
+fn parse<T: Default + for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    if text.trim().is_empty() {
+        return Ok(T::default());
+    }
+    serde_saphyr::from_str_with_options(&text, yaml_options())
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn value(key: String, reason: String) -> ConfigError {
@@ -417,7 +433,7 @@ mod tests {
         let config: Config =
             serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| error.to_string())?;
         config.settings().map_err(|error| error.to_string())?;
-        config.maintenance(Timestamp::EPOCH).map_err(|error| error.to_string())?;
+        config.check_maintenance().map_err(|error| error.to_string())?;
         Ok(config)
     }
 
@@ -461,15 +477,5 @@ mod tests {
             let error = parse(text).unwrap_err();
             assert!(error.contains(told), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_declared_window_that_is_over_is_passed_over() {
-        let text =
-            "maintenance: [{matchers: ['a=\"b\"'], from: 2026-01-01T00:00:00Z, to: 2026-01-02T00:00:00Z, reason: x}]";
-        let config = parse(text).unwrap();
-        let later = Timestamp::from_millis(1_790_000_000_000);
-        assert_eq!(config.maintenance(Timestamp::EPOCH).unwrap().len(), 1);
-        assert!(config.maintenance(later).unwrap().is_empty());
     }
 }

@@ -13,17 +13,20 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::clock::is_jump;
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
+use stanch_playbook::time::shown_duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::handle::Input;
 pub use self::handle::{Handle, Health, Refused};
 use self::letters::Allowance;
+use crate::clock::{Clock, Look};
 use crate::store::{Batch, Done, Order, Store, start_writer};
 use crate::summary::{IncidentSummary, RunSummary};
 
@@ -60,16 +63,18 @@ impl Dispatch for stanch_workers::Worker {
 
 /// Starts the loop on an opened store, with at most `attempts` under way at once. The first command it should be given is
 /// `StartEngine`.
-pub(crate) fn start<D: Dispatch>(store: Store, state: State, worker: Arc<D>, attempts: usize) -> Handle {
+pub(crate) fn start<D: Dispatch>(store: Store, state: State, clock: Clock, worker: Arc<D>, attempts: usize) -> Handle {
+    let clock = Arc::new(clock);
     let (inputs, inbox) = mpsc::channel(QUEUE);
     let (publish, durable) = watch::channel(Arc::new(state.clone()));
     let (health_sender, health) = watch::channel(Health::default());
     let (orders, done) = start_writer(store);
     let (notices, _) = broadcast::channel(NOTICES);
-    let handle = Handle { inputs, durable, health, notices };
+    let handle = Handle { inputs, durable, health, notices, clock: Arc::clone(&clock) };
     let executor = Executor {
         epoch_before: state.epoch,
         state,
+        clock,
         open: Open::default(),
         under_way: None,
         orders,
@@ -114,6 +119,7 @@ struct Executor<D> {
     epoch_before: Epoch,
     /// The state with everything decided folded in, durable or not.
     state: State,
+    clock: Arc<Clock>,
     open: Open,
     under_way: Option<After>,
     orders: std::sync::mpsc::Sender<Order>,
@@ -139,7 +145,7 @@ impl<D: Dispatch> Executor<D> {
         self.timer = self.state.next_timer();
         loop {
             let room = self.open.batch.records.len() < BATCH;
-            let sleep = timer_in(self.timer);
+            let sleep = timer_in(self.timer, &self.clock);
             tokio::select! {
                 biased;
                 Some(answer) = done.recv() => {
@@ -213,7 +219,25 @@ impl<D: Dispatch> Executor<D> {
         if !self.has_begun() && !matches!(command, Command::StartEngine { .. }) {
             return Err(Refused::Unavailable("the engine has not recorded its start yet".to_owned()));
         }
-        let decision = decide(&self.state, command, now())?;
+        // A start comes first in any case.
+        let now = if matches!(command, Command::StartEngine { .. }) { self.clock.now() } else { self.time() };
+        self.decide_at(command, now)
+    }
+
+    /// The time; a jump of the wall clock is recorded before anything else is.
+    fn time(&mut self) -> Timestamp {
+        let Look { now, jumped } = self.clock.look();
+        if let Some(by_ms) = jumped {
+            self.decide_at(Command::NoteClockJump { by_ms }, now).ok();
+        }
+        now
+    }
+
+    fn decide_at(&mut self, command: Command, now: Timestamp) -> Result<Receipt, Refused> {
+        let decision = decide(&self.state, command, now)?;
+        if decision.state.clock_jump != self.state.clock_jump {
+            self.clock.follow(decision.state.clock_jump.as_ref());
+        }
         if self.open.batch.records.is_empty() {
             self.open.batch.expected = self.state.sequence;
         }
@@ -280,6 +304,7 @@ impl<D: Dispatch> Executor<D> {
             Done::Failed { error } => self.failed(after, &error),
             Done::Reopened(Ok(state)) => {
                 self.state = *state;
+                self.clock.revert(&self.state);
                 self.publish.send_replace(Arc::new(self.state.clone()));
                 // A batch of unknown outcome may have been written: what it finished is over.
                 let over: Vec<RunId> =
@@ -323,6 +348,7 @@ impl<D: Dispatch> Executor<D> {
         self.pause();
         let durable = State::clone(&self.publish.borrow());
         self.state = durable.clone();
+        self.clock.revert(&self.state);
         match error {
             AppendError::Full(_) | AppendError::Refused { .. } => self.resume(),
             AppendError::Fenced { .. } | AppendError::OutcomeUnknown(_) | AppendError::Closed => {
@@ -439,6 +465,7 @@ const fn is_notice(body: &Body) -> bool {
             | Body::ApprovalEscalated(_)
             | Body::IncidentUpdateDue(_)
             | Body::WatchdogBarked(_)
+            | Body::ClockJumped(_)
             | Body::Frozen(_)
             | Body::Unfrozen(_)
     )
@@ -514,6 +541,15 @@ fn tell(record: &Record, state: &State) {
         Body::PlaybookObserved(body) => {
             tracing::info!(playbook = %body.playbook, key = %body.key, "would start, and only observes");
         }
+        Body::ClockJumped(body) if is_jump(body.by_ms) => tracing::warn!(
+            "the wall clock is {} the engine's; what is in force and the deadlines go by the old time for 10m, or until \
+             stanch clock agree",
+            apart(body.by_ms)
+        ),
+        Body::ClockJumped(_) => tracing::info!("the wall clock is right again"),
+        Body::ClockAgreed(_) => {
+            tracing::warn!("{} lets the engine's clock follow the wall clock", record.actor.as_str())
+        }
         Body::Frozen(body) => tracing::warn!("frozen by {}: {}", record.actor.as_str(), body.reason),
         Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
         Body::UndoRequested(body) if body.run.is_none() && record.actor == Actor::engine() => {
@@ -539,24 +575,23 @@ fn tell(record: &Record, state: &State) {
     }
 }
 
+/// How far the wall clock is from the engine's, as `1h ahead of`.
+pub(crate) fn apart(by_ms: i64) -> String {
+    let length = shown_duration(Duration::from_secs(by_ms.unsigned_abs() / 1000));
+    format!("{length} {}", if by_ms < 0 { "behind" } else { "ahead of" })
+}
+
 /// The id of what an attempt was to take back; it stays in force where that failed.
 fn containment_of(attempt: &AttemptId, state: &State) -> String {
-    let mut of = state.contained_by(attempt.run, &attempt.step);
-    of.find(|of| of.item == attempt.item).map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
+    let containment = state.containment_at(attempt.run, &attempt.step, attempt.item);
+    containment.map_or_else(|| "ID".to_owned(), |of| of.id.to_string())
 }
 
-async fn timer_in(at: Option<Timestamp>) {
+async fn timer_in(at: Option<Timestamp>, clock: &Clock) {
     match at {
-        Some(at) => tokio::time::sleep(at.since(now())).await,
+        Some(at) => tokio::time::sleep(at.since(clock.now())).await,
         None => std::future::pending().await,
     }
-}
-
-/// The wall clock.
-#[must_use]
-pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! Absent: any decision about runs. Invariant: only the executor writes, and nothing leaves before it is durable.
 
 pub mod app;
+mod clock;
 pub mod config;
 pub mod executor;
 pub mod fixture;
@@ -17,6 +18,8 @@ mod nats;
 mod notify;
 mod people;
 pub mod playbooks;
+mod records;
+mod reload;
 mod schedules;
 pub mod schema;
 mod senders;

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::NatsStatus;
 use crate::config::{ConfigError, NatsConfig};
-use crate::executor::{Handle, Refused, now};
+use crate::executor::{Handle, Refused};
 use crate::intake::{Fallback, cloud_event};
 
 /// How many messages of one subscription are being made durable at once.
@@ -269,7 +269,7 @@ async fn subscribe(client: &Client, handle: &Handle, filter: &str, subscription:
                 id: uuid::Uuid::now_v7().to_string(),
                 source: "nats".to_owned(),
                 subject: message.subject.to_string(),
-                time: now(),
+                time: handle.now(),
             };
             while take(handle, message.headers.as_ref(), &message.payload, fallback.clone()).await.is_err() {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stanch_core::attempt::{AttemptId, Purpose};
+use stanch_core::clock::is_jump;
 use stanch_core::incident::Incident;
 use stanch_core::record::{ApprovalRequested, ApprovalTarget};
 use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
 use stanch_playbook::{ActionName, Plan, PlaybookName, StepKey};
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::executor::{Dispatch, Handle};
+use crate::executor::{Dispatch, Handle, apart};
 
 /// How often a message is tried, and how long it waits before the second try; four times as long before each further one.
 const TRIES: u32 = 4;
@@ -40,7 +42,7 @@ pub(crate) fn waiting(state: &State) -> BTreeSet<ApprovalId> {
 pub(crate) async fn run<D: Dispatch>(
     worker: Arc<D>,
     handle: Handle,
-    config: Arc<Config>,
+    config: watch::Receiver<Arc<Config>>,
     mut told: BTreeSet<ApprovalId>,
     mut notices: broadcast::Receiver<Arc<Record>>,
     stop: CancellationToken,
@@ -56,7 +58,7 @@ pub(crate) async fn run<D: Dispatch>(
             }
             let Some(plan) = state.plan(run.plan) else { continue };
             let asked = &question.asked;
-            let with = message(asked, plan, &config, &state.settings.external_url);
+            let with = message(asked, plan, &config.borrow(), &state.settings.external_url);
             // The low bits of the id tell apart what one step asks anew; no attempt of an approval exists.
             let generation = u32::try_from(asked.approval.0.as_u128() & u128::from(u32::MAX)).unwrap_or_default();
             let of = attempt(asked.run, asked.step.clone(), generation);
@@ -69,7 +71,7 @@ pub(crate) async fn run<D: Dispatch>(
             changed = durable.changed() => if changed.is_err() { break },
             notice = notices.recv() => match notice {
                 Ok(record) => {
-                    if let Some(with) = notice_of(&record, &handle.state(), &config) {
+                    if let Some(with) = notice_of(&record, &handle.state(), &config.borrow()) {
                         // Of an incident, or of the engine, no step is.
                         let generation = u32::try_from(record.sequence.0 & u64::from(u32::MAX)).unwrap_or_default();
                         let of = attempt(RunId(uuid::Uuid::nil()), StepKey::new("engine.notice"), generation);
@@ -178,6 +180,13 @@ fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
         (Body::WatchdogBarked(body), _) => (
             format!("{}: no run has succeeded since that of {} ({})", body.playbook, body.nominal, body.watchdog),
             format!("`stanch runs list --playbook {}`", inert(body.playbook.as_str())),
+        ),
+        (Body::ClockJumped(body), _) if is_jump(body.by_ms) => (
+            format!(
+                "The wall clock is {} the engine's: what is in force and the deadlines go by the old time for 10m",
+                apart(body.by_ms)
+            ),
+            "`stanch clock agree` follows it at once, `stanch inforce extend` keeps something for longer".to_owned(),
         ),
         (Body::Frozen(body), _) => (
             format!("{} stopped all new steps with side effects: {}", record.actor.as_str(), body.reason),
@@ -333,6 +342,10 @@ mod tests {
         let frozen = stanch_core::record::Frozen { reason: "a release".to_owned() };
         let with = notice_of(&record(3, frozen.into()), &state, &config).unwrap();
         assert!(with["text"].as_str().unwrap().contains("a release"));
+        let jumped = |by_ms| record(4, stanch_core::record::ClockJumped { by_ms }.into());
+        let with = notice_of(&jumped(-7_200_000), &state, &config).unwrap();
+        assert!(with["text"].as_str().unwrap().starts_with("The wall clock is 2h behind the engine's: "), "{with}");
+        assert_eq!(notice_of(&jumped(3), &state, &config), None, "it is right again");
     }
 
     #[test]

@@ -49,7 +49,10 @@ fn read_after(directory: &Path, before: &Library) -> std::io::Result<Library> {
     let mut library = Library::default();
     let shown = |file: &Path| file.strip_prefix(directory).unwrap_or(file).display().to_string();
     let mut catalogue = Catalogue::new();
-    for file in stamp.keys().filter(|file| is_catalogue(file)) {
+    let mut catalogues: Vec<&PathBuf> = stamp.keys().filter(|file| is_catalogue(file)).collect();
+    // Of a name that two give, the one farther down is wrong: others may use what is shared.
+    catalogues.sort_by_key(|file| (file.starts_with(directory), file.components().count()));
+    for file in catalogues {
         let shown = shown(file);
         let read = read_text(file, &shown);
         let added = read.and_then(|text| catalogue.load(&shown, &text).map(|_| text).map_err(|bad| lines(&bad)));
@@ -306,7 +309,9 @@ pub(crate) async fn follow(
                     tracing::warn!(%error, "changed playbooks could not be loaded yet");
                     continue;
                 }
-                tracing::info!(playbooks = library.plans.len(), broken = library.problems.len(), "playbooks reloaded");
+                // Of those that are broken the last good version stays in force.
+                let inforce = handle.state().playbooks.len();
+                tracing::info!(playbooks = inforce, broken = library.problems.len(), "playbooks reloaded");
                 problems.send_replace(Arc::new(library.problems.clone()));
                 known = Arc::new(library);
                 reloaded.send_modify(|count| *count += 1);
@@ -371,6 +376,9 @@ mod tests {
             "a broken one is told of: {:?}",
             library.problems
         );
+        std::fs::write(folder.join("a.catalogue.yaml"), CATALOGUE).unwrap();
+        let second = read(&folder).unwrap();
+        assert_eq!(second.problems.last().unwrap().file, "a.catalogue.yaml", "others may use the shared one");
         std::fs::remove_file(home.path().join("shop/a.catalogue.yaml")).unwrap();
         assert!(catalogues_above(&folder).unwrap().is_empty(), "the way up ends where a directory has none");
         assert_ne!(stamp(&folder).unwrap(), library.stamp, "they are looked at for changes");

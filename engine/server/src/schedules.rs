@@ -11,7 +11,8 @@ use stanch_playbook::{PlaybookName, Timestamp, TriggerOn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::{Handle, now};
+use crate::clock::LOOK;
+use crate::executor::Handle;
 
 /// How many missed instants of one schedule are caught up at most.
 const CATCH_UP_LIMIT: usize = 1000;
@@ -25,11 +26,11 @@ struct Due {
 
 /// Sends every tick when its time has come, until stopped.
 pub(crate) async fn run(handle: Handle, mut reloaded: watch::Receiver<u64>, stop: CancellationToken) {
-    let mut since = now();
+    let mut since = handle.now();
     let mut first = true;
     loop {
         let state = handle.state();
-        let begun = now();
+        let begun = handle.now();
         for (playbook, trigger, schedule) in schedules(&state) {
             let from = state.ticks.get(&(playbook.clone(), trigger)).copied();
             // After a start, what was missed since the last tick; else what came due since the last look.
@@ -49,7 +50,8 @@ pub(crate) async fn run(handle: Handle, mut reloaded: watch::Receiver<u64>, stop
             match &next {
                 Some(due) => {
                     tracing::debug!(playbook = %due.playbook, trigger = due.trigger, at = %due.next, "next tick");
-                    tokio::time::sleep(due.next.since(now())).await;
+                    // A clock that jumps wakes nobody.
+                    tokio::time::sleep(due.next.since(handle.now()).min(LOOK)).await;
                 }
                 None => std::future::pending().await,
             }

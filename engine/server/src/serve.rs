@@ -18,13 +18,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, NatsStatus};
+use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Options};
 use crate::executor::{self, Handle, Refused};
 use crate::people::People;
 use crate::senders::Senders;
 use crate::store::{StartError, Store};
 use crate::stories::EngineStories;
-use crate::{http, nats, notify, playbooks, schedules, summary};
+use crate::{http, nats, notify, playbooks, reload, schedules, summary};
 
 /// How long attempts may go on after the engine was told to end; those that are not over then become unknown.
 const GRACE: Duration = Duration::from_secs(10);
@@ -77,12 +78,12 @@ pub struct Server {
 /// # Errors
 /// [`StartupError`]; nothing listens then.
 pub async fn start(options: Options) -> Result<Server, StartupError> {
-    let Options { listen, data_dir, playbooks: directory, config, warden } = options;
+    let Options { listen, data_dir, playbooks: directory, config, config_file, warden } = options;
     if !listen.ip().is_loopback() {
         return Err(ConfigError::Open(listen).into());
     }
     let mut settings = config.settings()?;
-    let windows = config.maintenance(executor::now())?;
+    let followed = config_file.map(reload::Followed::new);
     let unusable = |error: SecretError| StartupError::Workers(error.to_string());
     let secrets = Secrets::new(config.secrets.clone()).map_err(unusable)?;
     let senders = Senders::read(&config.intake, &secrets)?;
@@ -113,17 +114,18 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let of_engine = Arc::clone(&stories);
     let worker = Arc::new(Worker::new(WorkerConfig {
         stories: Some(of_engine),
-        ..worker_config(&config, secrets, warden, client_of_workers)?
+        ..worker_config(&config, secrets.clone(), warden, client_of_workers)?
     }));
     let told = notify::waiting(&state);
-    let handle = executor::start(store, state, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
+    let clock = Clock::system(&state);
+    let handle = executor::start(store, state, clock, Arc::clone(&worker), config.attempts.max.unwrap_or(256));
     let notices = handle.notices();
     stories.tell_of(handle.clone(), Arc::clone(&reader));
     let version = env!("CARGO_PKG_VERSION").to_owned();
     handle.submit_patiently(Command::StartEngine { journal, version, settings }).await?;
     handle.submit_patiently(library.command()).await?;
-    for window in windows {
-        handle.submit_patiently(window).await?;
+    for command in reload::windows(&handle.state(), &config, &Config::default()) {
+        handle.submit_patiently(command).await?;
     }
     for line in waiting(&handle.state()) {
         tracing::warn!("{line}");
@@ -135,6 +137,10 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     let (problems_sender, problems) = watch::channel(Arc::new(library.problems.clone()));
     let (reloaded_sender, reloaded) = watch::channel(0);
     let config = Arc::new(config);
+    let inforce = reload::InForce {
+        config: watch::Sender::new(Arc::clone(&config)),
+        people: watch::Sender::new(Arc::new(people)),
+    };
     let app = App {
         handle: handle.clone(),
         reader: Arc::clone(&reader),
@@ -143,15 +149,19 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         nats: nats_status.clone(),
         problems,
         senders: Arc::new(senders),
-        people: Arc::new(people),
+        people: inforce.people.subscribe(),
     };
     let mut background = Vec::new();
     let follow = playbooks::follow(directory, library, handle.clone(), problems_sender, reloaded_sender, stop.clone());
     background.push(tokio::spawn(follow));
+    background.push(tokio::spawn(clock::keep_looking(handle.clone(), stop.clone())));
     background.push(tokio::spawn(schedules::run(handle.clone(), reloaded.clone(), stop.clone())));
     if config.slack.is_some() {
-        let notify = notify::run(worker, handle.clone(), config, told, notices, stop.clone());
+        let notify = notify::run(worker, handle.clone(), inforce.config.subscribe(), told, notices, stop.clone());
         background.push(tokio::spawn(notify));
+    }
+    if let Some(followed) = followed {
+        background.push(tokio::spawn(reload::follow(followed, inforce, secrets, handle.clone(), stop.clone())));
     }
     if let Some(client) = client {
         background.push(tokio::spawn(nats::run(client, handle.clone(), reloaded, nats_status, stop.clone())));

@@ -110,7 +110,7 @@ impl Store {
         // What no snapshot holds must not be removed: without one everything stays.
         let keep = snapshot::read_snapshot::<KeepFrom>(&directory, SNAPSHOT_VERSION, reach);
         let keep = keep.map(|(_, from)| from.first()).unwrap_or_default();
-        let removed = journal.retain(crate::executor::now(), RETENTION, keep)?;
+        let removed = journal.retain(crate::clock::wall(), RETENTION, keep)?;
         if removed > 0 {
             tracing::info!(segments = removed, "journal segments past their retention were removed");
         }

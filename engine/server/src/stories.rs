@@ -4,14 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use stanch_core::RunId;
-use stanch_core::record::Record;
 use stanch_journal::Reader;
 use stanch_workers::{Stories, Story};
 
 use crate::executor::Handle;
+use crate::records;
 
-/// How many records are read at once.
-const CHUNK: usize = 256;
 /// How many records of a run are told; of a longer one the first and the last.
 const MOST: usize = 20_000;
 
@@ -36,15 +34,7 @@ impl Stories for EngineStories {
             if sequences.len() > MOST {
                 sequences.drain(MOST / 2..sequences.len() - MOST / 2);
             }
-            let read = tokio::task::spawn_blocking(move || {
-                let mut records: Vec<Record> = Vec::with_capacity(sequences.len());
-                for sequences in sequences.chunks(CHUNK) {
-                    for entry in reader.get(sequences).map_err(|error| error.to_string())? {
-                        records.push(entry.record().map_err(|error| error.to_string())?);
-                    }
-                }
-                Ok::<_, String>(records)
-            });
+            let read = tokio::task::spawn_blocking(move || records::read(&*reader, &sequences));
             let records = read.await.map_err(|error| error.to_string())?;
             let records = records.map_err(|error| format!("the journal cannot be read: {error}"))?;
             Ok(Story {

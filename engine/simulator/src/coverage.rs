@@ -240,6 +240,8 @@ fn reached(body: &Body) -> Option<(RunId, &StepKey, &'static [Way])> {
         | Body::MaintenancePlanned(_)
         | Body::MaintenanceEnded(_)
         | Body::WatchdogBarked(_)
+        | Body::ClockJumped(_)
+        | Body::ClockAgreed(_)
         | Body::Redacted(_) => return None,
     })
 }

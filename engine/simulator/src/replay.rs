@@ -235,6 +235,8 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
         | Body::ApprovalEscalated(_)
         | Body::PlaybookObserved(_)
         | Body::WatchdogBarked(_)
+        | Body::ClockJumped(_)
+        | Body::ClockAgreed(_)
         | Body::Redacted(_) => {}
         // What people did beside the run changes nothing of what its playbook says.
         Body::ContainmentExtended(_)

@@ -125,6 +125,9 @@ pub fn run(
         failures: Vec::new(),
         seen: None,
     };
+    for happening in &test.before {
+        tester.happen(happening, test.place, Duration::ZERO);
+    }
     tester.bring_in(&first, test.event_place, "event");
     for moment in &test.then {
         let at = start.plus(moment.at);
@@ -216,10 +219,8 @@ pub fn mocked(test: &TestCase) -> impl FnMut(&Assignment, &State) -> Reply + '_ 
 /// What the item is that an attempt is for: an undo may outlive its run.
 fn item_value(state: &State, attempt: &AttemptId) -> Option<Value> {
     let item = attempt.item?;
-    let contained = || {
-        let mut of = state.contained_by(attempt.run, &attempt.step);
-        of.find(|one| one.item == Some(item)).and_then(|one| one.value.as_deref().cloned())
-    };
+    let contained =
+        || state.containment_at(attempt.run, &attempt.step, attempt.item).and_then(|one| one.value.as_deref().cloned());
     let live = || {
         let run = state.runs.get(&attempt.run)?;
         let step = state.plan(run.plan)?.step_index(&attempt.step)?;
@@ -337,15 +338,16 @@ impl Tester<'_> {
                 let path = format!("then.{word}.{step}");
                 let found = self.step(step).map(|(run, _, key, _)| (run.id, key));
                 let of = |(run, key): (RunId, StepKey)| {
-                    let contained = self.stage.simulation.state.contained_by(run, &key);
-                    contained.map(|of| of.id).collect::<Vec<_>>()
+                    let contained = self.stage.simulation.state.inforce_of(run, &key);
+                    contained.map(|of| (of.since, of.id)).collect::<Vec<_>>()
                 };
-                let containments = found.map(of).unwrap_or_default();
+                let mut containments = found.map(of).unwrap_or_default();
+                containments.sort_unstable();
                 if containments.is_empty() {
                     return self.fail(*place, &path, Some(at), "something in force", "nothing is");
                 }
                 // As `on_failure: undo` does: the last first.
-                for containment in containments.into_iter().rev() {
+                for (_, containment) in containments.into_iter().rev() {
                     let (actor, reason) = (person(), String::new());
                     let command = match happening {
                         Happening::Extend(_, by, _) => {
@@ -360,6 +362,11 @@ impl Tester<'_> {
                 return;
             }
             Happening::Freeze(reason) => ("then.freeze", Command::Freeze { actor: person(), reason: reason.clone() }),
+            Happening::Maintenance { matchers, length, reason } => {
+                let (actor, matchers, to) = (person(), matchers.clone(), now.plus(*length));
+                let (declared, from, reason) = (None, None, reason.clone());
+                ("then.maintenance", Command::PlanMaintenance { actor, declared, matchers, from, to, reason })
+            }
             Happening::Unfreeze => ("then.unfreeze", Command::Unfreeze { actor: person(), reason: String::new() }),
             Happening::Resolve(labels) => {
                 let chosen: Vec<_> = self

@@ -185,7 +185,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (any::<u8>(), 0..3u8).prop_map(|(which, how)| Act::Answer { which, how }),
         1 => Just(Act::Crash),
         1 => any::<u8>().prop_map(|which| Act::CloseIncident { which }),
-        2 => (any::<u8>(), 0..7u8).prop_map(|(which, how)| Act::Manage { which, how }),
+        2 => (any::<u8>(), 0..9u8).prop_map(|(which, how)| Act::Manage { which, how }),
     ]
 }
 
@@ -316,7 +316,9 @@ fn manage(simulation: &mut Simulation, which: u8, how: u8) {
             None => return,
         },
         4 => Command::MergeIncident { actor: ann, incident: incidents[at], into: incidents[0] },
-        5 => Command::TakeIncident { actor: ann.clone(), incident: incidents[at], owner: ann },
+        5 => Command::NoteClockJump { by_ms: i64::from(which) * 1000 - 100_000 },
+        6 => Command::AgreeToClock { actor: ann },
+        7 => Command::TakeIncident { actor: ann.clone(), incident: incidents[at], owner: ann },
         _ => Command::AcknowledgeIncident { actor: ann, incident: incidents[at] },
     };
     simulation.command(command).ok();

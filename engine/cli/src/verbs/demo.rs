@@ -71,7 +71,14 @@ async fn start(asked: Option<SocketAddr>, home: &TempDir) -> Result<Server, Fail
     written.map_err(|error| Failure::because("the playbooks cannot be written", &error))?;
     let listen = asked.unwrap_or(USUAL);
     let data_dir = home.path().join("data");
-    let options = Options { listen, data_dir, playbooks, config: config(listen.ip()), warden: serve::warden() };
+    let options = Options {
+        listen,
+        data_dir,
+        playbooks,
+        config: config(listen.ip()),
+        config_file: None,
+        warden: serve::warden(),
+    };
     let started = match stanch_server::start(options.clone()).await {
         Err(StartupError::Listen { source, .. })
             if asked.is_none() && source.kind() == std::io::ErrorKind::AddrInUse =>

@@ -18,14 +18,15 @@ pub async fn run(arguments: Serve) -> Outcome {
     let Serve { listen, data_dir, playbooks, config } = arguments;
     log_to_stderr("info,async_nats=warn");
     without_core_dumps();
-    let config = match config {
-        Some(path) => Config::read(&path)
+    let config_file = config;
+    let config = match &config_file {
+        Some(path) => Config::read(path)
             .map_err(|error| Failure::new(inert(&causes(&error))).help("stanch schema config shows every key"))?,
         None => Config::default(),
     };
     readable(&playbooks)?;
     let mut signals = Signals::new()?;
-    let options = Options { listen, data_dir, playbooks, config, warden: warden() };
+    let options = Options { listen, data_dir, playbooks, config, config_file, warden: warden() };
     let server = tokio::select! {
         started = stanch_server::start(options) => started.map_err(|error| not_started(&error))?,
         signal = signals.next() => return Err(Failure::new(format!("{signal} came before the engine had started"))),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use stanch_playbook::diagnostic::{self, Diagnostic, Level};
-use stanch_playbook::{Catalogue, Diagnostics, Plan, PlaybookName, check_set, load_with};
+use stanch_playbook::{BROKEN_CATALOGUE, Catalogue, Diagnostics, Plan, PlaybookName, check_set, load_with};
 use stanch_server::playbooks::{Place, catalogues_above, catalogues_in, is_catalogue, is_playbook};
 
 use crate::cli::Validate;
@@ -35,7 +35,10 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
     }
     let mut reports = check(&files)?;
     name_twice(&mut reports);
-    check_together(&mut reports, arguments.paths.iter().all(|path| path.is_dir()));
+    let broken = reports.iter().any(|report| is_catalogue(Path::new(&report.file)) && report.has_errors());
+    if !broken {
+        check_together(&mut reports, arguments.paths.iter().all(|path| path.is_dir()));
+    }
     let of_level = |level| reports.iter().flat_map(|report| &report.list).filter(|one| one.level == level).count();
     let (errors, warnings) = (of_level(Level::Error), of_level(Level::Warning));
     let result = || {
@@ -49,7 +52,7 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
     match format {
         Format::Sarif => terminal::print(&format!("{:#}\n", sarif(&reports)))?,
         Format::Github => terminal::print(&github(&reports))?,
-        Format::Table => terminal::print(&people(&reports, errors, warnings))?,
+        Format::Table => terminal::print(&people(&reports, errors, warnings, broken))?,
         _ => {
             format.print(&result())?;
         }
@@ -99,6 +102,8 @@ fn check(files: &[PathBuf]) -> Result<Vec<Report>, Failure> {
     for file in files {
         catalogues.extend(beside(file)?.into_iter().filter(|path| known.insert(canonical(path))));
     }
+    // Of a name that two give, the one farther down is wrong: others may use what is shared.
+    catalogues.sort_by_key(|path| canonical(path).components().count());
     let mut catalogue = Catalogue::new();
     let mut reports = BTreeMap::new();
     for path in catalogues {
@@ -117,6 +122,8 @@ fn check(files: &[PathBuf]) -> Result<Vec<Report>, Failure> {
             }
             Err(Diagnostics { list, .. }) => (Vec::new(), list),
         };
+        // The catalogue's own errors say it once.
+        let list = list.into_iter().filter(|one| one.code != BROKEN_CATALOGUE).collect();
         reports.insert(path.clone(), Report { file, plans, list, source });
     }
     Ok(reports.into_values().collect())
@@ -196,6 +203,10 @@ fn check_together(reports: &mut [Report], whole: bool) {
 }
 
 impl Report {
+    fn has_errors(&self) -> bool {
+        self.list.iter().any(|one| one.level == Level::Error)
+    }
+
     fn json(&self) -> Value {
         let one = |one: &Diagnostic| {
             json!({
@@ -218,7 +229,7 @@ impl Report {
     }
 }
 
-fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
+fn people(reports: &[Report], errors: usize, warnings: usize, broken: bool) -> String {
     let mut out = String::new();
     for report in reports.iter().filter(|report| !report.list.is_empty()) {
         // What is shown of the source is from outside too.
@@ -242,7 +253,11 @@ fn people(reports: &[Report], errors: usize, warnings: usize) -> String {
         _ => (Style::Red, format!("✘ {files}, {}, {}", plural(errors, "error"), plural(warnings, "warning"))),
     };
     out.push_str(&OUT.paint(style, &verdict));
-    out.push('\n');
+    out.push_str(if broken {
+        "; what uses a catalogue with errors is only checked once that is mended\n"
+    } else {
+        "\n"
+    });
     out
 }
 

@@ -323,6 +323,7 @@ fn a_catalogue_beside_the_playbooks_gives_its_names_a_meaning_everywhere() {
     for path in [&directory, &file] {
         let checked = stanch(&["validate", path]);
         assert!(checked.exit == 1 && checked.out.contains("did you mean http?"), "{}", checked.out);
+        assert!(checked.out.contains("1 error; what uses a catalogue"), "what is wrong is said once: {}", checked.out);
     }
 }
 
@@ -513,6 +514,47 @@ fn a_freeze_holds_side_effects_in_a_test_until_it_ends() {
     let home = home(&[("p.yaml", playbook), ("p.test.yaml", &test)]);
     let tested = stanch(&["test", &path(&home, "")]);
     assert_eq!(tested.exit, 0, "{}", tested.out);
+}
+
+#[test]
+fn a_freeze_and_maintenance_may_have_begun_before_the_event_comes() {
+    let playbook = "playbook: p\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\n\
+        contain:\n  b: {uses: http, with: {method: PUT, url: \"http://x/\"}}\n";
+    let tests = test_of(
+        DOWN,
+        "    freeze: a release\n    then:\n      - {at: 10m, expect: {run: running, steps: {b: pending}}}\n      \
+         - {at: 11m, unfreeze: true}\n    expect: {run: succeeded, calls: {b: 1}}\n",
+    ) + "  - name: maintenance\n    playbook: p\n    event: {alert: {labels: {alertname: Down, host: a}}}\n    \
+         maintenance: {matchers: ['host=\"a\"'], for: 1h, reason: switches}\n    then:\n      \
+         - {at: 59m, expect: {run: queued}}\n    expect: {run: succeeded}\n  \
+         - name: of other alerts\n    playbook: p\n    event: {alert: {labels: {alertname: Down, host: b}}}\n    \
+         maintenance: [{matchers: ['host=\"a\"'], for: 1h}]\n    expect: {runs: 1, run: succeeded}\n  \
+         - name: one that begins later holds what comes later\n    playbook: p\n    event: {alert: {labels: {alertname: Down, host: a}}}\n    \
+         then:\n      - {at: 1m, maintenance: {matchers: ['host=\"c\"'], for: 1h, reason: x}, expect: {run: succeeded}}\n      \
+         - {at: 2m, fire: {host: c}, expect: {runs: 2, run: queued}}\n    expect: {run: succeeded}\n";
+    let home = home(&[("p.yaml", playbook), ("p.test.yaml", &tests)]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!((tested.exit, tested.out.contains("4 tests")), (0, true), "{}", tested.out);
+}
+
+#[test]
+fn a_person_of_a_test_decides_with_the_groups_that_the_file_says() {
+    let playbook = "playbook: p\ncontain:\n  ask: {uses: approval, with: {prompt: ok, from: [group:sec]}}\n";
+    let test = |people: &str, by: &str, expect: &str| {
+        let rest = format!("    then: [{{at: 1m, approve: {{step: ask, by: {by}}}}}]\n    expect: {{{expect}}}\n");
+        format!("{people}{}", test_of("{inputs: {}}", &rest))
+    };
+    let people = "people: {ann: {groups: [sec]}, bob: {}}\n";
+    for (test, exit) in [
+        (test(people, "ann", "run: succeeded"), 0),
+        (test(people, "bob", "run: waiting, refused: bob is not among those asked"), 0),
+        (test("", "ann", "run: succeeded"), 1),
+        (test("", "{step: ask}", "run: succeeded"), 1),
+    ] {
+        let home = home(&[("p.yaml", playbook), ("p.test.yaml", &test)]);
+        let tested = stanch(&["test", &path(&home, "")]);
+        assert_eq!(tested.exit, exit, "{test}{}", tested.out);
+    }
 }
 
 #[test]

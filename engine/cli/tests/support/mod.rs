@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -40,6 +41,15 @@ fn command() -> Command {
     command
 }
 
+/// Asks until it holds, for 20 s at most; then panics with what is seen.
+pub fn eventually(what: &str, holds: impl Fn() -> bool, seen: impl Fn() -> String) {
+    let started = std::time::Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{what}: {}", seen());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// The path of a file of the tests.
 pub fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
@@ -51,7 +61,11 @@ pub struct Engine {
     child: Child,
     address: String,
     home: TempDir,
+    log: Log,
 }
+
+/// What an engine logs once it serves.
+type Log = Arc<Mutex<String>>;
 
 impl Engine {
     /// Starts it with these playbooks and waits until it says where it listens.
@@ -70,15 +84,16 @@ impl Engine {
         let text = config.replace("HOME", home.path().to_str().expect("temporary paths are UTF-8"));
         std::fs::write(home.path().join("stanch.yaml"), text).expect("the test's directory is writable");
         std::fs::write(home.path().join("ann"), "ann-s-token").expect("the test's directory is writable");
-        let (child, address) = serve(&home, "127.0.0.1:0");
-        Self { child, address, home }
+        let log = Log::default();
+        let (child, address) = serve(&home, "127.0.0.1:0", &log);
+        Self { child, address, home, log }
     }
 
     /// Kills it as a power cut would, and starts it again where it was.
     pub fn crash_and_restart(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it can be waited for");
-        (self.child, self.address) = serve(&self.home, &self.address);
+        (self.child, self.address) = serve(&self.home, &self.address, &self.log);
     }
 
     /// Starts a verb against it and gives its output line by line; the child is to be waited for.
@@ -112,6 +127,11 @@ impl Engine {
         answer["items"][0]["id"].as_str().expect("there is one").to_owned()
     }
 
+    /// What it has logged since it serves.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no holder of this lock can panic").clone()
+    }
+
     /// A path in its directory.
     pub fn path(&self, name: &str) -> String {
         let path: PathBuf = self.home.path().join(name);
@@ -133,7 +153,7 @@ impl Engine {
 }
 
 /// Serves what is in the directory, and gives the address once the log says it.
-fn serve(home: &TempDir, listen: &str) -> (Child, String) {
+fn serve(home: &TempDir, listen: &str, kept: &Log) -> (Child, String) {
     let mut child = command()
         .args(["serve", "--listen", listen, "--data-dir"])
         .arg(home.path().join("data"))
@@ -154,7 +174,12 @@ fn serve(home: &TempDir, listen: &str) -> (Child, String) {
         }
     };
     // It must be able to go on logging.
-    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    let kept = Arc::clone(kept);
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            kept.lock().expect("no holder of this lock can panic").push_str(&(line + "\n"));
+        }
+    });
     (child, address)
 }
 

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use stanch_playbook::plan::{Step, Wait};
 use stanch_playbook::{Phase, Plan, PlaybookName, Timestamp, Uses};
 
+use super::Draft;
 use super::attempts::settled_at;
-use super::{Draft, has_failed};
 use crate::id::RunId;
 use crate::names::{StepNames, render};
 use crate::record::{
@@ -79,16 +79,8 @@ impl Draft {
 
     /// What can be done about a pending step now.
     fn next(&self, run: &Run, plan: &Plan, step: &Step) -> Next {
-        if step.phase != Phase::Finally {
-            if run.cancel.is_some() {
-                return Next::End(Ending::Cancelled, cancelled(run));
-            }
-            if let Some(of) = failed_step(run, plan) {
-                return Next::End(Ending::Blocked, format!("{} failed", of.key).into());
-            }
-            if run.recovering && step.phase < Phase::Recover {
-                return Next::End(Ending::Skipped, "its alerts are resolved".into());
-            }
+        if let Some((ending, reason)) = stopped(run, plan, step) {
+            return Next::End(ending, reason);
         }
         let mut later = false;
         for need in &step.needs {
@@ -115,7 +107,7 @@ impl Draft {
         if step.phase == Phase::Finally {
             return false;
         }
-        let taken_back = plan.undo_on_failure.contains(&step.phase) && failed_step(run, plan).is_some();
+        let taken_back = plan.undo_on_failure.contains(&step.phase) && run.failed_step(plan).is_some();
         let skipped = run.recovering && step.phase < Phase::Recover;
         if run.cancel.is_none() && !taken_back && !skipped {
             return false;
@@ -201,14 +193,7 @@ impl Draft {
             let Some(run) = self.state.runs.get(&id) else { return false };
             let StepState::Items { started, live, idle, failed } = run.steps[index].state else { return false };
             let all = run.steps[index].items.len();
-            let stopped = match step.phase {
-                Phase::Finally => None,
-                _ if run.cancel.is_some() => Some((Ending::Cancelled, cancelled(run))),
-                phase if run.recovering && phase < Phase::Recover => {
-                    Some((Ending::Skipped, "its alerts are resolved".into()))
-                }
-                _ => failed_step(run, plan).map(|of| (Ending::Blocked, format!("{} failed", of.key).into())),
-            };
+            let stopped = stopped(run, plan, step);
             let held_back = self.is_held_back(run, step);
             if stopped.is_none() && !held_back && (started as usize) < all && live - idle < most {
                 self.start(id, plan, Place { step: index, item: Some(started) });
@@ -328,7 +313,7 @@ impl Draft {
         let outcome = match &run.cancel {
             _ if finally_failed => RunOutcome::Failed,
             Some(_) => RunOutcome::Cancelled,
-            None if has_failed(&run, plan) => RunOutcome::Failed,
+            None if run.failed_step(plan).is_some() => RunOutcome::Failed,
             None => RunOutcome::Succeeded,
         };
         self.emit(RunFinished { run: id, outcome });
@@ -376,12 +361,18 @@ pub(super) fn cancelled(run: &Run) -> Arc<str> {
     }
 }
 
-/// The first step of the four phases that failed.
-pub(super) fn failed_step<'a>(run: &Run, plan: &'a Plan) -> Option<&'a Step> {
-    let failed = |(step, of): &(&Arc<crate::run::StepRun>, &Step)| {
-        of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. })
-    };
-    run.steps.iter().zip(&plan.steps).find(failed).map(|(_, of)| of)
+/// Why a step of the four phases does not begin, nor a further item of it.
+fn stopped(run: &Run, plan: &Plan, step: &Step) -> Option<(Ending, Arc<str>)> {
+    if step.phase == Phase::Finally {
+        return None;
+    }
+    if run.cancel.is_some() {
+        return Some((Ending::Cancelled, cancelled(run)));
+    }
+    if let Some(of) = run.failed_step(plan) {
+        return Some((Ending::Blocked, format!("{} failed", of.key).into()));
+    }
+    (run.recovering && step.phase < Phase::Recover).then(|| (Ending::Skipped, "its alerts are resolved".into()))
 }
 
 fn failed_items(run: &Run, index: usize, failed: u32) -> Arc<str> {

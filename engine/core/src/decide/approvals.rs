@@ -206,9 +206,10 @@ impl Draft {
             return Ok(());
         }
         let agreed = verdict == Verdict::Approved && question.answers.len() + 1 >= question.asked.quorum as usize;
-        let resumes = agreed && !matches!(plan.steps[place.step].uses, Uses::Approval(_));
+        let asks = matches!(plan.steps[place.step].uses, Uses::Approval(_));
+        let actor = self.actor.clone();
         self.emit(ApprovalDecided {
-            resumes,
+            resumes: agreed && !asks,
             approval: id,
             run: run.id,
             step: plan.steps[place.step].key.clone(),
@@ -217,25 +218,17 @@ impl Draft {
             via: person.via.clone(),
             reason: reason.clone(),
         });
-        let actor = self.actor.clone();
         self.as_engine(|draft| {
-            draft.weigh(run.id, &plan, place, &actor, &reason);
+            if verdict == Verdict::Denied {
+                let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+                draft.fail(run.id, &plan, place, format!("denied by {}{why}", actor.as_str()));
+            } else if agreed && asks {
+                let by = question.answers.iter().map(|(by, _, _)| by).chain([&actor]).map(Actor::as_str);
+                draft.wake(run.id, place, &json!({"approved_by": by.collect::<Vec<_>>()}));
+            }
             draft.advance(run.id);
         });
         Ok(())
-    }
-
-    fn weigh(&mut self, id: RunId, plan: &Plan, place: Place, actor: &Actor, reason: &str) {
-        let Some(question) = self.state.runs.get(&id).and_then(|run| run.at(place)?.question.clone()) else { return };
-        if question.answers.iter().any(|(_, verdict, _)| *verdict == Verdict::Denied) {
-            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-            return self.fail(id, plan, place, format!("denied by {}{why}", actor.as_str()));
-        }
-        let asks = matches!(plan.steps[place.step].uses, Uses::Approval(_));
-        if asks && question.answers.len() >= question.asked.quorum as usize {
-            let by: Vec<&str> = question.answers.iter().map(|(by, _, _)| by.as_str()).collect();
-            self.wake(id, place, &json!({"approved_by": by}));
-        }
     }
 
     /// The time of a question has come: nobody decided, and more people are told or it is over.

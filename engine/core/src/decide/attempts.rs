@@ -387,6 +387,10 @@ impl Draft {
                 Timer::Incident(id) => self.fire_incident(id),
                 Timer::Run(id) => self.fire_run(id),
                 Timer::Maintenance(maintenance) => self.emit(MaintenanceEnded { maintenance }),
+                Timer::Clock => {
+                    // Of a jump that nobody has agreed to this cannot be refused.
+                    let _ = self.agree_to_clock();
+                }
                 Timer::Watchdog(playbook, watchdog) => self.bark(playbook, watchdog),
                 Timer::Containment(id) => self.fire_containment(id),
                 Timer::Step(run, place) => {

@@ -1,4 +1,4 @@
-//! What holds runs back: maintenance windows, a freeze, the time of a group, `hold`, and earlier runs.
+//! What holds runs back: maintenance windows, a freeze, the time of a group, `hold`, earlier runs, and a clock that jumped.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::Draft;
 use crate::alert::AlertSnapshot;
 use crate::command::Rejected;
 use crate::id::{IncidentId, MaintenanceId, RunId};
-use crate::record::{Frozen, Held, MaintenanceEnded, MaintenancePlanned, RunHoldEnded, Unfrozen};
+use crate::record::{ClockAgreed, Frozen, Held, MaintenanceEnded, MaintenancePlanned, RunHoldEnded, Unfrozen};
 
 impl Draft {
     /// The maintenance window that an alert falls into now.
@@ -69,6 +69,13 @@ impl Draft {
                 draft.advance(run);
             }
         });
+        Ok(())
+    }
+
+    /// What the clock was held for counts from now on by the wall clock; the shell's next look at it does the rest.
+    pub(super) fn agree_to_clock(&mut self) -> Result<(), Rejected> {
+        let jump = self.state.clock_jump.ok_or(Rejected::NoClockJump)?;
+        self.emit(ClockAgreed { by_ms: jump.by_ms });
         Ok(())
     }
 

@@ -38,6 +38,25 @@ struct Unusable {
     reason: String,
 }
 
+impl Unusable {
+    fn told(&self) -> String {
+        format!("playbook {}: {}", self.playbook, self.reason)
+    }
+}
+
+/// How a run comes to be.
+#[derive(Clone, Copy, PartialEq)]
+enum Begin {
+    /// No run of the playbook is live.
+    Alone,
+    /// Once this one is over.
+    Behind(RunId),
+    /// This one is cancelled for it.
+    InsteadOf(RunId),
+    /// This one has not begun, and takes it in.
+    Within(RunId),
+}
+
 /// The alerts of one delivery that one playbook's key brings together.
 type Groups = BTreeMap<(Arc<str>, PlaybookName), (Matched, Vec<(Arc<AlertSnapshot>, Firing)>)>;
 
@@ -60,12 +79,19 @@ impl Draft {
         let Some(firing) = judge(&self.state, &alert, self.now) else { return };
         let (matches, unusable) = self.match_alert(&alert);
         // Known and unanswered: only where a playbook could start now is its repeat worth a record.
-        let usable = |matched: &Matched| {
+        let inputs = |matched: &Matched| {
             let cause = cause_of_alerts(std::slice::from_ref(&alert));
-            matched.plan.mode == Mode::Act
-                && inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()).is_ok()
+            inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new())
         };
-        let Some(firing) = firing.or_else(|| matches.iter().any(usable).then_some(Firing::New)) else { return };
+        let usable = |matched: &Matched| matched.plan.mode == Mode::Act && inputs(matched).is_ok();
+        let Some(firing) = firing.or_else(|| matches.iter().any(usable).then_some(Firing::New)) else {
+            let unusable_inputs = matches.iter().filter_map(|matched| {
+                let playbook = matched.plan.name.clone();
+                inputs(matched).err().map(|reason| Unusable { playbook, reason })
+            });
+            self.receipt.unusable.extend(unusable.into_iter().chain(unusable_inputs).map(|problem| problem.told()));
+            return;
+        };
         self.emit(AlertFired { alert: Arc::clone(&alert), firing });
         // Also where no playbook matches it any more: what it belongs to must not close while it fires.
         for incident in self.state.alerts.get(&alert.key).map(|known| known.incidents.clone()).unwrap_or_default() {
@@ -76,7 +102,9 @@ impl Draft {
                 self.reopen_if_closing(incident);
             }
         }
-        self.offer(&cause_of_alerts(std::slice::from_ref(&alert)), None);
+        if !self.state.awaiting.is_empty() {
+            self.offer(&cause_of_alerts(std::slice::from_ref(&alert)), None);
+        }
         for problem in unusable {
             self.keep_unusable_alert(&alert, &problem);
         }
@@ -175,40 +203,51 @@ impl Draft {
         }
         let plan = Arc::clone(&matched.plan);
         let runs = self.live_runs(incident, &plan.name);
-        // One that has not begun takes in what comes meanwhile.
-        let pending = runs.iter().find(|run| run.queued && run.held.is_some());
-        let extended = pending.map(|run| {
-            let known = |alert: &&Arc<AlertSnapshot>| !run.cause.alerts.iter().any(|of| of.key == alert.key);
-            (run.id, run.cause.alerts.iter().chain(news.iter().filter(known)).map(Arc::clone).collect::<Vec<_>>())
-        });
-        let held = match (&extended, runs.first(), plan.incident.on_repeat) {
-            (Some(_), ..) => None,
-            (None, Some(_), OnRepeat::Attach | OnRepeat::Ignore) => return,
-            (None, Some(run), OnRepeat::Queue | OnRepeat::Restart) => Some(Held::Behind { run: run.id }),
-            (None, None, _) => self.maintenance_of(&news[0]).or_else(|| {
-                let wait = plan.triggers[matched.trigger].group_wait;
-                (!wait.is_zero()).then(|| Held::Group { until: self.now.plus(wait) })
-            }),
-        };
-        let cause = cause_of_alerts(extended.as_ref().map_or(&news, |(_, all)| all));
+        let Some(begin) = begin(&plan, &runs, true) else { return };
+        // What has not begun takes in what comes meanwhile.
+        let within = runs.iter().find(|run| begin == Begin::Within(run.id)).map(|run| &run.cause.alerts[..]);
+        let known = within.unwrap_or_default();
+        let is_new = |alert: &&Arc<AlertSnapshot>| !known.iter().any(|of| of.key == alert.key);
+        let all: Vec<_> = known.iter().chain(news.iter().filter(is_new)).map(Arc::clone).collect();
+        let cause = cause_of_alerts(&all);
         match inputs_of(&plan, Some(matched.trigger), &cause, Map::new()) {
-            Ok(inputs) => match (extended, held) {
-                (Some((run, _)), _) => {
-                    let inputs = Arc::new(Value::Object(inputs));
-                    self.as_engine(|draft| draft.emit(RunExtended { run, cause, inputs }));
-                }
-                (None, Some(Held::Behind { run })) if plan.incident.on_repeat == OnRepeat::Restart => {
-                    self.as_engine(|draft| draft.cancel(run, "it starts anew with what came".to_owned(), false));
-                    let held = self.state.runs.contains_key(&run).then_some(Held::Behind { run });
-                    self.start_run(&plan, incident, cause, inputs, held);
-                }
-                (None, held) => self.start_run(&plan, incident, cause, inputs, held),
-            },
+            Ok(inputs) => {
+                let held = self.maintenance_of(&news[0]).or_else(|| {
+                    let wait = plan.triggers[matched.trigger].group_wait;
+                    (!wait.is_zero()).then(|| Held::Group { until: self.now.plus(wait) })
+                });
+                self.begin(&plan, incident, cause, inputs, begin, held);
+            }
             Err(reason) => {
                 let problem = Unusable { playbook: plan.name.clone(), reason };
                 self.keep_unusable_alert(&news[0], &problem);
             }
         }
+    }
+
+    /// Starts a run, or lets one that has not begun take in what came. `held` is why the only run would not begin at once.
+    fn begin(
+        &mut self,
+        plan: &Arc<Plan>,
+        incident: IncidentId,
+        cause: Cause,
+        inputs: Map<String, Value>,
+        begin: Begin,
+        held: Option<Held>,
+    ) {
+        let held = match begin {
+            Begin::Within(run) => {
+                let inputs = Arc::new(Value::Object(inputs));
+                return self.as_engine(|draft| draft.emit(RunExtended { run, cause, inputs }));
+            }
+            Begin::InsteadOf(run) => {
+                self.as_engine(|draft| draft.cancel(run, "it starts anew with what came".to_owned(), false));
+                self.state.runs.contains_key(&run).then_some(Held::Behind { run })
+            }
+            Begin::Behind(run) => Some(Held::Behind { run }),
+            Begin::Alone => held,
+        };
+        self.start_run(plan, incident, cause, inputs, held);
     }
 
     fn observe(&mut self, key: &Arc<str>, plan: &Plan, cause: Cause, inputs: Map<String, Value>) {
@@ -419,24 +458,8 @@ impl Draft {
         if !self.receipt.incidents.contains(&incident) {
             self.receipt.incidents.push(incident);
         }
-        let runs = self.live_runs(incident, &plan.name);
-        let behind = runs.last().map(|run| run.id);
-        match (behind, plan.incident.on_repeat) {
-            (None, _) => self.start_run(plan, incident, cause, inputs, None),
-            (Some(_), OnRepeat::Attach | OnRepeat::Ignore) => {}
-            // One waiting run is enough: it looks at the newest event.
-            (Some(_), OnRepeat::Queue) if runs.iter().any(|run| run.queued && run.held.is_some()) => {
-                if let Some(run) = runs.iter().find(|run| run.queued && run.held.is_some()).map(|run| run.id) {
-                    let inputs = Arc::new(Value::Object(inputs));
-                    self.as_engine(|draft| draft.emit(RunExtended { run, cause, inputs }));
-                }
-            }
-            (Some(run), OnRepeat::Queue) => self.start_run(plan, incident, cause, inputs, Some(Held::Behind { run })),
-            (Some(run), OnRepeat::Restart) => {
-                self.as_engine(|draft| draft.cancel(run, "it starts anew with what came".to_owned(), false));
-                let held = self.state.runs.contains_key(&run).then_some(Held::Behind { run });
-                self.start_run(plan, incident, cause, inputs, held);
-            }
+        if let Some(begin) = begin(plan, &self.live_runs(incident, &plan.name), false) {
+            self.begin(plan, incident, cause, inputs, begin, None);
         }
     }
 
@@ -472,9 +495,10 @@ impl Draft {
 
     fn keep_unusable(&mut self, via: String, content_type: &str, body: &Value, problem: &Unusable) {
         let text = body.to_string();
+        self.receipt.unusable.push(problem.told());
         self.keep_dead_letter(DeadLetter {
             via,
-            reason: format!("playbook {}: {}", problem.playbook, problem.reason),
+            reason: problem.told(),
             code: "trigger.evaluation-failed".to_owned(),
             content_type: Some(content_type.to_owned()),
             size: text.len() as u64,
@@ -489,6 +513,22 @@ impl Draft {
 
     fn loaded_plans(&self) -> Vec<Arc<Plan>> {
         self.state.playbooks.values().filter_map(|digest| self.state.plan(*digest)).cloned().collect()
+    }
+}
+
+/// How what came leads to a run of a playbook, beside those in the incident that are live, the oldest first; none where it
+/// does not. More alerts of one key are always for a run that has not begun; an event is one thing by itself.
+fn begin(plan: &Plan, live: &[Arc<Run>], alerts: bool) -> Option<Begin> {
+    let repeats = matches!(plan.incident.on_repeat, OnRepeat::Queue | OnRepeat::Restart);
+    let waits = |run: &&Arc<Run>| run.queued && run.held.is_some() && (alerts || repeats);
+    if let Some(run) = live.iter().find(waits) {
+        return Some(Begin::Within(run.id));
+    }
+    match (live.last(), plan.incident.on_repeat) {
+        (None, _) => Some(Begin::Alone),
+        (Some(_), OnRepeat::Attach | OnRepeat::Ignore) => None,
+        (Some(run), OnRepeat::Queue) => Some(Begin::Behind(run.id)),
+        (Some(run), OnRepeat::Restart) => Some(Begin::InsteadOf(run.id)),
     }
 }
 

@@ -14,15 +14,17 @@ pub use intake::cause_of_alerts;
 
 use std::sync::Arc;
 
-use stanch_playbook::{Phase, Plan, PlaybookName, Timestamp};
+use stanch_playbook::{Plan, PlaybookName, Timestamp};
 
 use crate::attempt::AttemptId;
 use crate::command::{Command, Receipt, Rejected};
 use crate::effect::Effect;
 use crate::id::Epoch;
 use crate::incident::Incident;
-use crate::record::{Actor, Body, EngineStarted, EngineStopped, PlaybookLoaded, PlaybookRemoved, Record, Settings};
-use crate::run::{Run, StepState};
+use crate::record::{
+    Actor, Body, ClockJumped, EngineStarted, EngineStopped, PlaybookLoaded, PlaybookRemoved, Record, Settings,
+};
+use crate::run::Run;
 use crate::state::State;
 
 /// What a command leads to.
@@ -145,6 +147,11 @@ pub fn decide(state: &State, command: Command, now: Timestamp) -> Result<Decisio
             draft.actor = actor;
             draft.end_maintenance(maintenance)?;
         }
+        Command::NoteClockJump { by_ms } => draft.emit(ClockJumped { by_ms }),
+        Command::AgreeToClock { actor } => {
+            draft.actor = actor;
+            draft.agree_to_clock()?;
+        }
         Command::AcknowledgeIncident { actor, incident } => {
             draft.actor = actor;
             draft.acknowledge(incident)?;
@@ -217,11 +224,8 @@ impl Draft {
 
     fn playbook_of(&self, attempt: &AttemptId) -> PlaybookName {
         let run = self.state.runs.get(&attempt.run).map(|run| run.playbook.clone());
-        let contained = || {
-            let at = (attempt.run, attempt.step.clone(), attempt.item);
-            self.state.contained.get(&at).and_then(|id| self.state.inforce.get(id)).map(|of| of.playbook.clone())
-        };
-        run.or_else(contained).unwrap_or_else(|| PlaybookName::new(""))
+        let contained = || self.state.containment_at(attempt.run, &attempt.step, attempt.item);
+        run.or_else(|| contained().map(|of| of.playbook.clone())).unwrap_or_else(|| PlaybookName::new(""))
     }
 
     fn plan_of(&self, run: &Run) -> Arc<Plan> {
@@ -250,12 +254,4 @@ impl Draft {
             resolved: self.resolved,
         }
     }
-}
-
-/// Whether a step of the four phases failed.
-pub(crate) fn has_failed(run: &Run, plan: &Plan) -> bool {
-    run.steps
-        .iter()
-        .zip(&plan.steps)
-        .any(|(step, of)| of.phase != Phase::Finally && matches!(step.state, StepState::Failed { .. }))
 }

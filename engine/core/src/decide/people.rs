@@ -37,9 +37,8 @@ impl Draft {
         let tolerated = plan.steps[index].continue_on_error;
         self.emit(StepAnswered { run: id, step: step.clone(), item, answer, tolerated, note });
         // What did not happen is not in force.
-        let contained = self.state.contained.get(&(id, step.clone(), item)).copied();
         if answer == Answer::Failed
-            && let Some(containment) = contained
+            && let Some(containment) = self.state.containment_at(id, step, item).map(|of| of.id)
         {
             self.emit(ContainmentEnded { containment, reason: "it did not happen".to_owned() });
         }

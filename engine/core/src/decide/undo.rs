@@ -8,7 +8,6 @@ use stanch_playbook::plan::{OnUnknown, Undo};
 use stanch_playbook::{Phase, Plan, Timestamp};
 
 use super::Draft;
-use super::advance::failed_step;
 use super::attempts::delay;
 use crate::attempt::{AttemptId, Outcome};
 use crate::command::Rejected;
@@ -37,8 +36,7 @@ impl Draft {
         let names = StepNames::new(&self.state, run, plan, place).with_result(result.unwrap_or(&none));
         let names = StepNames { own: outputs, ..names };
         let (with, env) = render(&undo.call, names).map_err(|error| format!("undo: {error}"))?;
-        let at = (run.id, step.key.clone(), place.item);
-        let known = self.state.contained.get(&at).copied();
+        let known = self.state.containment_at(run.id, &step.key, place.item).map(|of| of.id);
         let fresh = || ContainmentId::derive(self.state.journal, self.state.sequence.next(), self.now);
         let done = run.at(place).and_then(|of| of.rendered.as_ref()).map(|rendered| Arc::clone(&rendered.with));
         Ok(ContainmentStarted {
@@ -66,7 +64,7 @@ impl Draft {
         if run.undo_asked {
             return true;
         }
-        let Some(failed) = failed_step(run, plan).filter(|step| plan.undo_on_failure.contains(&step.phase)) else {
+        let Some(failed) = run.failed_step(plan).filter(|step| plan.undo_on_failure.contains(&step.phase)) else {
             return true;
         };
         let reason = format!("{} failed", failed.key);
@@ -191,8 +189,7 @@ impl Draft {
             }
             return Err(Rejected::UnknownAttempt);
         }
-        let at = (attempt.run, attempt.step.clone(), attempt.item);
-        let containment = self.state.contained.get(&at).and_then(|id| self.state.inforce.get(id));
+        let containment = self.state.containment_at(attempt.run, &attempt.step, attempt.item);
         let containment = Arc::clone(containment.ok_or(Rejected::UnknownAttempt)?);
         let policy = containment.policy;
         let again = |draft: &Self| Then::Retry { at: draft.now.plus(delay(&policy.retry, attempt, attempt.number)) };

@@ -9,6 +9,7 @@ use super::catalogue::named_in;
 use super::identifier;
 use super::names::{Part, Place};
 use crate::actions::{self, Signature};
+use crate::catalogue::BROKEN_CATALOGUE;
 use crate::diagnostic::Span;
 use crate::document::{Key, Node};
 use crate::evaluate::Leaf;
@@ -53,6 +54,10 @@ impl<'a> Checker<'a> {
         if let Some(signature) = actions::find(&name) {
             return Some(signature);
         }
+        if let Some(file) = self.catalogue.refused(&name) {
+            self.broken_catalogue(&name, file, node.span);
+            return None;
+        }
         let help = match nearest(&name, names.iter().copied()) {
             Some(near) => format!("did you mean {near}?"),
             None if self.catalogue.detectors.contains_key(&name) => {
@@ -62,6 +67,13 @@ impl<'a> Checker<'a> {
         };
         self.report.error("unknown-action", node.span, format!("no action is named {name}")).help(help);
         None
+    }
+
+    /// A name whose catalogue could not be loaded: what is wrong is not here.
+    pub(super) fn broken_catalogue(&mut self, name: &str, file: &str, span: Span) {
+        self.report
+            .error(BROKEN_CATALOGUE, span, format!("{name} stands in {file}, which has errors"))
+            .help("mend the catalogue first");
     }
 
     /// Whether a worker executes an action; an error otherwise.

@@ -104,6 +104,8 @@ impl<'a> Checker<'a> {
         let (base, with) = (signature?, with?);
         let said = idempotent.unwrap_or_else(|| base.idempotent(&with));
         self.consistent(node, base.name, said, on_unknown, verify.is_some());
+        let unguarded = !said && base.acts(&with) && verify.is_none() && undo.is_none();
+        let accept = self.accepted_of_all(node, unguarded);
         let mut secrets = std::collections::BTreeSet::new();
         let calls = verify.iter().map(|verify| &verify.call).chain(undo.iter().map(|undo| &undo.call));
         let parts = calls.map(|call| (&call.with, &call.env)).chain([(&with, &env)]);
@@ -130,6 +132,7 @@ impl<'a> Checker<'a> {
             verify,
             undo,
             outputs,
+            accept,
         })
     }
 
@@ -205,7 +208,11 @@ impl<'a> Checker<'a> {
         let texts = texts_of(action.with.values().chain(defaults));
         if !self.has_alert && texts.into_iter().chain(action.env.values().map(String::as_str)).any(names_alert) {
             self.report
-                .warning("no-alert", place, format!("no trigger of this playbook brings the alert that {name} names"))
+                .warning(
+                    super::guard::NO_ALERT,
+                    place,
+                    format!("no trigger of this playbook brings the alert that {name} names"),
+                )
                 .help("give the inputs whose defaults name it, or add an alertmanager trigger");
         }
         AliasModel { name: name.to_owned(), inputs }

@@ -10,12 +10,16 @@ use crate::catalogue::Catalogue;
 use crate::diagnostic::{Report, Span};
 use crate::document::{Key, Kind, Node};
 use crate::keys;
+use crate::nearest::nearest;
 use crate::test_file::{
     AlertSpec, Decision, EventSpec, Expectation, Happening, Mock, MockOutcome, Mocks, Moment, Place, StepMock,
     TestCase, Want,
 };
 use crate::test_keys as of_tests;
 use crate::time::{Timestamp, parse_duration};
+
+/// People's groups, by name.
+type People = BTreeMap<String, Vec<String>>;
 
 /// The playbooks' directories and the tests of a document; `None` where it has neither. Errors are in the report.
 pub(crate) fn test_file(text: &str, root: &Node, report: &mut Report) -> Option<(Vec<String>, Vec<TestCase>)> {
@@ -27,13 +31,14 @@ impl<'a> Checker<'a> {
         let entries = self.entries(root, "a test file")?;
         self.known_keys(entries, of_tests::FILE, "a test file");
         let playbooks = root.get("playbooks").map(|node| self.texts(node, "playbooks")).unwrap_or_default();
+        let people = root.get("people").map(|node| self.known_people(node));
         let Some(tests) = root.get("tests") else {
             let place = Span { length: 0, ..root.span };
             self.report.error("missing-key", place, "a test file holds tests").help("add: tests: [{name: ..., ...}]");
             return None;
         };
         let items = self.items(tests, "tests").unwrap_or_default();
-        let tests: Vec<TestCase> = items.iter().filter_map(|item| self.test(item)).collect();
+        let tests: Vec<TestCase> = items.iter().filter_map(|item| self.test(item, people.as_ref())).collect();
         for (index, test) in tests.iter().enumerate() {
             if let Some(first) = tests[..index].iter().find(|first| first.name == test.name) {
                 let message = format!("a test named {:?} is already in line {}", test.name, first.place.line());
@@ -43,7 +48,21 @@ impl<'a> Checker<'a> {
         Some((playbooks.into_iter().map(|(path, _)| path).collect(), tests))
     }
 
-    fn test(&mut self, node: &'a Node) -> Option<TestCase> {
+    /// The groups of people, by name.
+    fn known_people(&mut self, node: &'a Node) -> People {
+        let mut people = People::new();
+        for (name, of) in self.entries(node, "people").unwrap_or_default() {
+            if !matches!(of.kind, Kind::Null) {
+                let entries = self.entries(of, "a person").unwrap_or_default();
+                self.known_keys(entries, of_tests::PERSON, "a person");
+            }
+            let groups = of.get("groups").map(|node| self.texts(node, "groups")).unwrap_or_default();
+            people.insert(name.text.clone(), groups.into_iter().map(|(group, _)| group).collect());
+        }
+        people
+    }
+
+    fn test(&mut self, node: &'a Node, people: Option<&People>) -> Option<TestCase> {
         let entries = self.entries(node, "a test")?;
         self.known_keys(entries, of_tests::TEST, "a test");
         let start = Span { length: 0, ..node.span };
@@ -64,10 +83,13 @@ impl<'a> Checker<'a> {
         let playbook = playbook.and_then(|node| Some((self.string(node)?, node.span)));
         let event = event.and_then(|node| Some((self.event(node)?, node.span)));
         let start = node.get("start").and_then(|node| self.start(node));
+        let mut before: Vec<Happening> = Vec::new();
+        before.extend(node.get("freeze").and_then(|node| self.string(node)).map(Happening::Freeze));
+        before.extend(node.get("maintenance").map(|node| self.maintenance(node)).unwrap_or_default());
         let mocks = node.get("mocks").map(|node| self.mocks(node)).unwrap_or_default();
         let mut then = Vec::new();
         for item in node.get("then").and_then(|node| self.items(node, "then")).unwrap_or_default() {
-            then.extend(self.moment(item));
+            then.extend(self.moment(item, people));
         }
         then.sort_by_key(|moment: &Moment| moment.at);
         let expect = expect.map(|node| self.expect(node)).unwrap_or_default();
@@ -78,6 +100,7 @@ impl<'a> Checker<'a> {
             playbook,
             playbook_place: Place(playbook_place),
             start,
+            before,
             event,
             event_place: Place(event_place),
             mocks,
@@ -268,7 +291,25 @@ impl<'a> Checker<'a> {
         Some(Mock { outcome, takes })
     }
 
-    fn moment(&mut self, node: &'a Node) -> Option<Moment> {
+    fn maintenance(&mut self, node: &'a Node) -> Vec<Happening> {
+        let all = match &node.kind {
+            Kind::List(all) => all.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        all.iter().filter_map(|one| self.window(one)).collect()
+    }
+
+    fn window(&mut self, node: &'a Node) -> Option<Happening> {
+        let entries = self.entries(node, "maintenance")?;
+        self.known_keys(entries, of_tests::MAINTENANCE, "maintenance");
+        let matchers = self.value_of(node, "matchers", "matchers: ['cluster=\"eu\"']");
+        let length = self.value_of(node, "for", "for: 2h");
+        let reason = node.get("reason").and_then(|node| self.string(node)).unwrap_or_default();
+        let (matchers, length) = (self.matcher_list(matchers?)?, self.duration(length?)?);
+        Some(Happening::Maintenance { matchers, length, reason })
+    }
+
+    fn moment(&mut self, node: &'a Node, people: Option<&People>) -> Option<Moment> {
         let entries = self.entries(node, "a moment")?;
         self.known_keys(entries, of_tests::MOMENT, "a moment");
         let Some(at) = node.get("at") else {
@@ -300,7 +341,9 @@ impl<'a> Checker<'a> {
                         _ => std::slice::from_ref(value),
                     };
                     let approves = key.text == "approve";
-                    happens.extend(all.iter().filter_map(|one| self.decision(one, approves)).map(Happening::Decide));
+                    happens.extend(
+                        all.iter().filter_map(|one| self.decision(one, approves, people)).map(Happening::Decide),
+                    );
                 }
                 "undo" => {
                     let steps = self.texts(value, "undo").into_iter();
@@ -313,6 +356,7 @@ impl<'a> Checker<'a> {
                     }
                 }
                 "freeze" => happens.extend(self.string(value).map(Happening::Freeze)),
+                "maintenance" => happens.extend(self.maintenance(value)),
                 "unfreeze" => happens.extend(self.truth(value).then_some(Happening::Unfreeze)),
                 "undo_all" => {
                     self.truth(value);
@@ -336,12 +380,12 @@ impl<'a> Checker<'a> {
         if entries.len() == 1 {
             self.report
                 .error("missing-key", node.span, "nothing happens at this moment, and nothing is expected")
-                .help("add one of answer, approve, deny, resolve, fire, emit, cancel, undo, extend, expect");
+                .help("add one of answer, approve, deny, resolve, fire, emit, cancel, undo, extend, freeze, maintenance, expect");
         }
         Some(Moment { at, place: Place(node.span), happens, expect })
     }
 
-    fn decision(&mut self, node: &'a Node, approves: bool) -> Option<Decision> {
+    fn decision(&mut self, node: &'a Node, approves: bool, people: Option<&People>) -> Option<Decision> {
         let place = Place(node.span);
         if let Kind::Text(step) = &node.kind {
             let step = step.clone();
@@ -351,14 +395,34 @@ impl<'a> Checker<'a> {
         self.known_keys(entries, of_tests::DECISION, "a decision");
         let step = self.value_of(node, "step", "step: the step that asks")?;
         let groups = node.get("groups").map(|node| self.texts(node, "groups"));
+        let groups = groups.map(|groups| groups.into_iter().map(|(group, _)| group).collect());
+        let by = node.get("by").and_then(|node| Some((self.string(node)?, node.span)));
+        let groups = match (&by, groups) {
+            (Some((name, span)), None) => Some(self.groups_of(name, *span, people)),
+            (_, groups) => groups,
+        };
         Some(Decision {
             step: self.string(step)?,
             place,
             approves,
-            by: node.get("by").and_then(|node| self.string(node)),
-            groups: groups.map(|groups| groups.into_iter().map(|(group, _)| group).collect()),
+            by: by.map(|(name, _)| name),
+            groups,
             reason: node.get("reason").and_then(|node| self.string(node)).unwrap_or_default(),
         })
+    }
+
+    /// The groups of a person who is named: nobody belongs to a group because a test would have it so.
+    fn groups_of(&mut self, name: &str, span: Span, people: Option<&People>) -> Vec<String> {
+        let Some(people) = people else { return Vec::new() };
+        let Some(groups) = people.get(name) else {
+            let help = match nearest(name, people.keys().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("add {name}: {{groups: [...]}} to people, or groups here"),
+            };
+            self.report.error("unknown-person", span, format!("people of this file has no {name}")).help(help);
+            return Vec::new();
+        };
+        groups.clone()
     }
 
     fn truth(&mut self, node: &'a Node) -> bool {

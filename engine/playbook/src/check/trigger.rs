@@ -185,6 +185,11 @@ impl<'a> Checker<'a> {
 
     fn matchers(&mut self, node: &'a Node, place: Span) -> Option<OnModel> {
         let list = self.needed_key(node, "matchers", place, "matchers: ['alertname=\"X\"']")?;
+        self.matcher_list(list).map(|matchers| OnModel::Alertmanager { matchers })
+    }
+
+    /// A list of matchers, or one.
+    pub(super) fn matcher_list(&mut self, list: &'a Node) -> Option<Vec<String>> {
         let items = match &list.kind {
             Kind::Text(_) => std::slice::from_ref(list),
             _ => self.items(list, "matchers")?,
@@ -204,10 +209,10 @@ impl<'a> Checker<'a> {
         }
         if items.is_empty() {
             self.report
-                .error("bad-matcher", list.span, "no matcher; every alert would start the playbook")
+                .error("bad-matcher", list.span, "no matcher; it would take every alert")
                 .help("to mean that, write 'alertname=~\".+\"'");
         }
-        Some(OnModel::Alertmanager { matchers })
+        Some(matchers)
     }
 
     fn schedule(&mut self, node: &'a Node, place: Span) -> Option<OnModel> {

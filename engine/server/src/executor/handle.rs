@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use stanch_core::{Command, Receipt, Record, Rejected, RunId, State};
+use stanch_playbook::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::clock::Clock;
 
 /// What comes into the loop.
 pub(super) enum Input {
@@ -33,6 +36,7 @@ pub struct Handle {
     pub(super) durable: watch::Receiver<Arc<State>>,
     pub(super) health: watch::Receiver<Health>,
     pub(super) notices: broadcast::Sender<Arc<Record>>,
+    pub(super) clock: Arc<Clock>,
 }
 
 /// Whether the journal takes records.
@@ -46,6 +50,11 @@ impl Handle {
     /// The records from now on of which people are told, once they are durable; whoever is too slow misses the oldest.
     pub(crate) fn notices(&self) -> broadcast::Receiver<Arc<Record>> {
         self.notices.subscribe()
+    }
+
+    /// The engine's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Carries out a command; answers once its records are durable.

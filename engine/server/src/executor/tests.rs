@@ -7,6 +7,7 @@ use stanch_core::{JournalId, Settings};
 use stanch_journal::{Fault, Faults, Journal as _, MemoryJournal, Reader};
 
 use super::*;
+use crate::clock::testing::Movable;
 
 /// A worker that does at once whatever it is given, and counts.
 #[derive(Default)]
@@ -32,8 +33,15 @@ struct Bench {
     handle: Handle,
     faults: Faults,
     reader: Arc<dyn Reader>,
+    wall: Movable,
     worker: Arc<Counting>,
     _directory: tempfile::TempDir,
+}
+
+fn clock(state: &State) -> (Clock, Movable) {
+    let wall = Movable::at(Timestamp::from_millis(1_790_000_000_000));
+    let read = wall.clone();
+    (Clock::new(state, move || read.read()), wall)
 }
 
 async fn bench() -> Bench {
@@ -42,11 +50,12 @@ async fn bench() -> Bench {
     let (faults, reader, begin) = (journal.faults(), journal.reader(), start_engine(journal.id()));
     let (store, state) = Store::assemble(Box::new(journal), directory.path().to_owned()).unwrap();
     let worker = Arc::new(Counting::default());
-    let handle = start(store, state, Arc::clone(&worker), 16);
+    let (clock, wall) = clock(&state);
+    let handle = start(store, state, clock, Arc::clone(&worker), 16);
     handle.submit(begin).await.unwrap();
     let text = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ncontain:\n  a: {uses: exec, with: {argv: [./a]}}\n  b: {needs: [a], uses: exec, with: {argv: [./b]}}\n";
     handle.submit(load(text)).await.unwrap();
-    Bench { handle, faults, reader, worker, _directory: directory }
+    Bench { handle, faults, reader, wall, worker, _directory: directory }
 }
 
 fn fire(host: &str) -> Command {
@@ -110,7 +119,8 @@ async fn nothing_happens_before_the_start_is_recorded() {
     let (store, state) = Store::assemble(Box::new(journal), directory.path().to_owned()).unwrap();
     let run = *state.runs.keys().next().unwrap();
     let worker = Arc::new(Counting::default());
-    let handle = start(store, state, Arc::clone(&worker), 16);
+    let (clock, _) = clock(&state);
+    let handle = start(store, state, clock, Arc::clone(&worker), 16);
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
@@ -195,4 +205,88 @@ async fn a_flood_of_what_cannot_be_read_is_kept_in_part() {
         kept.push(keep().await);
     }
     assert_eq!(kept, [true, true, true, true, false, false]);
+}
+
+/// A containment that is leased for an hour, and a question that counts as denied after one.
+const LEASED: &str = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ncontain:\n  \
+                      a: {uses: exec, with: {argv: [./a]}, undo: {uses: exec, with: {argv: [./b]}, after: 1h}}\n\
+                      recover:\n  ask: {uses: approval, with: {prompt: x}, timeout: 1h}\n";
+
+async fn leased() -> Bench {
+    let bench = bench().await;
+    bench.handle.submit(load(LEASED)).await.unwrap();
+    deliver(&bench, "a").await;
+    until(&bench, |state| state.questions().next().is_some()).await;
+    bench
+}
+
+async fn until(bench: &Bench, holds: impl Fn(&State) -> bool) {
+    bench.handle.watch().wait_for(|state| holds(state)).await.unwrap();
+}
+
+/// The kinds of these, in their order, with the times of their records.
+fn recorded(bench: &Bench, kinds: &[&str]) -> Vec<(String, Record)> {
+    let entries = bench.reader.read(stanch_core::Sequence(1), 1000).unwrap();
+    let records = entries.iter().map(|entry| entry.record().unwrap());
+    let undo = |body: &Body| matches!(body, Body::AttemptScheduled(of) if of.attempt.purpose == Purpose::Undo);
+    let kind = |record: &Record| match &record.body {
+        body if undo(body) => "undo".to_owned(),
+        body => body.kind().to_owned(),
+    };
+    records.map(|record| (kind(&record), record)).filter(|(kind, _)| kinds.contains(&&**kind)).collect()
+}
+
+const CLOCK: [&str; 4] = ["ClockJumped", "ClockAgreed", "undo", "RunFinished"];
+
+fn kinds(records: &[(String, Record)]) -> Vec<&str> {
+    records.iter().map(|(kind, _)| kind.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_jump_of_the_wall_clock_ends_no_lease_and_no_question_before_a_person_agrees() {
+    let bench = leased().await;
+    bench.wall.jump(2 * 3600);
+    // Whatever comes next finds it.
+    deliver(&bench, "b").await;
+    let before = bench.handle.state();
+    assert_eq!((before.inforce.len(), before.questions().count()), (1, 1));
+    assert_eq!(kinds(&recorded(&bench, &CLOCK)), ["ClockJumped"]);
+    let jumped = recorded(&bench, &CLOCK)[0].1.time;
+    bench.handle.submit(Command::AgreeToClock { actor: Actor::person("ann") }).await.unwrap();
+    until(&bench, |state| state.inforce.is_empty() && state.runs.is_empty()).await;
+    let records = recorded(&bench, &CLOCK);
+    assert_eq!(kinds(&records)[..2], ["ClockJumped", "ClockAgreed"]);
+    assert_eq!(records[1].1.actor, Actor::person("ann"));
+    assert!(records.iter().skip(2).all(|(_, record)| record.time.since(jumped) >= Duration::from_secs(7000)));
+    let again = bench.handle.submit(Command::AgreeToClock { actor: Actor::person("ann") }).await;
+    assert!(matches!(again, Err(Refused::Rejected(stanch_core::Rejected::NoClockJump))), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jump_that_nobody_agrees_to_is_followed_after_ten_minutes() {
+    let bench = leased().await;
+    bench.wall.jump(7 * 24 * 3600);
+    bench.handle.submit(Command::FireTimers).await.unwrap();
+    until(&bench, |state| state.inforce.is_empty() && state.runs.is_empty()).await;
+    let records = recorded(&bench, &CLOCK);
+    assert_eq!(kinds(&records)[..2], ["ClockJumped", "ClockAgreed"]);
+    assert_eq!(records[1].1.actor, Actor::engine());
+    assert!(records[1].1.time.since(records[0].1.time) >= Duration::from_secs(600));
+    assert!(records.is_sorted_by_key(|(_, record)| record.time));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jump_that_could_not_be_written_is_recorded_once_it_can() {
+    let bench = leased().await;
+    bench.faults.fail_next(Fault::UnknownLost);
+    bench.wall.jump(-7 * 24 * 3600);
+    assert!(bench.handle.submit(Command::FireTimers).await.is_err());
+    deliver(&bench, "b").await;
+    until(&bench, |state| state.clock_jump.is_some()).await;
+    // And it is over without anybody where the clock is right again.
+    bench.wall.jump(7 * 24 * 3600);
+    bench.handle.submit(Command::FireTimers).await.unwrap();
+    until(&bench, |state| state.clock_jump.is_none()).await;
+    let records = recorded(&bench, &["ClockJumped", "ClockAgreed"]);
+    assert_eq!(kinds(&records), ["ClockJumped", "ClockJumped"]);
 }

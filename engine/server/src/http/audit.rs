@@ -19,6 +19,8 @@ use super::problem::Problem;
 
 /// How many records are read at once.
 const CHUNK: usize = 256;
+/// How many bytes of records that are read one by one are sent at once.
+const CHUNK_BYTES: usize = 256 << 10;
 const MEDIA_TYPE: &str = "application/jsonl";
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -111,12 +113,11 @@ impl Left {
                 }
             }
             Self::Places { places, done } => {
-                while out.is_empty() && *done < places.len() {
-                    let chunk = &places[*done..places.len().min(*done + CHUNK)];
-                    for entry in reader.get(chunk)? {
+                while out.len() < CHUNK_BYTES && *done < places.len() {
+                    for entry in reader.get(&places[*done..=*done])? {
                         entry.write_line(&mut out);
                     }
-                    *done += chunk.len();
+                    *done += 1;
                 }
             }
         }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stanch_core::command::Target;
 use stanch_core::record::{Actor, Body, DeadLetter};
-use stanch_core::{Command, DeadLetterId, Receipt};
+use stanch_core::{Command, DeadLetterId, Receipt, decide};
 use stanch_journal::Table;
 use stanch_playbook::Timestamp;
 
@@ -22,7 +22,8 @@ use super::page::{ListQuery, Page};
 use super::prefer::{Started, Wait};
 use super::problem::Problem;
 use super::{Http, Shared, alertmanager, events};
-use crate::intake::{Fallback, Unreadable, cloud_event, own_event};
+use crate::clock::wall;
+use crate::intake::{self, Fallback, Unreadable, cloud_event, own_event};
 use crate::summary::DeadLetterSummary;
 
 pub(super) fn routes(routes: Routes) -> Routes {
@@ -95,14 +96,62 @@ async fn replay(State(http): State<Shared>, by: By, id: Segment, request: Reques
     }
     let body = base64::engine::general_purpose::STANDARD.decode(&letter.body).unwrap_or_default();
     let actor = by.actor();
-    let given = http.give_again(actor.clone(), summary.id, summary.at, &letter, &body).await?;
-    let (receipt, truncated) = given.map_err(|unreadable| {
-        let remedy = "it reads as badly as before; mend the sender, or the playbook that could not use it";
-        let detail = format!("{}: {}", unreadable.code, unreadable.reason);
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "dead-letter.unreadable", detail, remedy)
-    })?;
+    let command = || again(actor.clone(), summary.id, summary.at, &letter, &body);
+    let unusable = |code, detail: String| {
+        let remedy =
+            "it stays a dead letter; mend its sender, or the playbook that could not use it, and replay it then";
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail, remedy)
+    };
+    let unreadable = |of: Unreadable| unusable("dead-letter.unreadable", format!("{}: {}", of.code, of.reason));
+    // Looked at before it is given: what still cannot be used would become a second letter, or pass for seen before.
+    let (foreseen, truncated) = command().map_err(unreadable)?;
+    if let Ok(decided) = decide(&http.app.handle.state(), foreseen, wall()) {
+        let Receipt { runs, incidents, unusable: reasons, .. } = decided.receipt;
+        if !reasons.is_empty() && runs.is_empty() && incidents.is_empty() {
+            return Err(unusable("dead-letter.unusable", reasons.join("; ")));
+        }
+    }
+    let (command, _) = command().map_err(unreadable)?;
+    let receipt = http.app.handle.submit(command).await?;
     http.app.handle.submit(Command::MarkReplayed { actor, id: summary.id }).await?;
     Ok(http.started(StatusCode::OK, receipt, wait, truncated).await)
+}
+
+/// A letter's body as what it would have been, had it been read, and how many alerts its sender left out. What is bad in
+/// it stays in this dead letter.
+fn again(
+    actor: Actor,
+    id: DeadLetterId,
+    at: Timestamp,
+    letter: &DeadLetter,
+    body: &[u8],
+) -> Result<(Command, u64), Unreadable> {
+    if let Some(rest) = letter.via.strip_prefix(alertmanager::PATH) {
+        let source = Some(rest.trim_start_matches('/')).filter(|source| !source.is_empty());
+        let delivery = intake::alerts(source.unwrap_or(alertmanager::DEFAULT_SOURCE), body)?;
+        return Ok((Command::ReceiveAlerts { actor, changes: delivery.changes }, delivery.truncated));
+    }
+    // A CloudEvent says who it is; of anything else the dead letter's id does, so that it counts once.
+    let fallback = |subject: &str| Fallback {
+        id: id.to_string(),
+        source: "dead-letter".to_owned(),
+        subject: subject.to_owned(),
+        time: at,
+    };
+    let headers = |name: &str| letter.content_type.clone().filter(|_| name == "content-type");
+    let (event, target) = if let Some(subject) = letter.via.strip_prefix("nats:") {
+        (cloud_event(headers, body, fallback(subject))?, Target::Subject(subject.to_owned()))
+    } else if letter.via == events::PATH {
+        let (event, subject) = events::read_event(headers, body)?;
+        (event, Target::Subject(subject))
+    } else {
+        let event = own_event(body, fallback(""))?;
+        let Some((playbook, trigger, _)) = event.tick() else {
+            return Err(Unreadable::new("dead-letter.no-way-in", "it cannot be told where it is to go"));
+        };
+        (event, Target::Trigger { playbook, trigger })
+    };
+    Ok((Command::ReceiveEvent { actor, event: Arc::new(event), target }, 0))
 }
 
 impl Http {
@@ -124,48 +173,6 @@ impl Http {
                 Err(Problem::new(StatusCode::GONE, "dead-letter.deleted", detail, "have its sender send it again"))
             }
         }
-    }
-
-    /// Gives a body to the intake that it came in by; the inner error is what is wrong with the body.
-    async fn give_again(
-        &self,
-        actor: Actor,
-        id: DeadLetterId,
-        at: Timestamp,
-        letter: &DeadLetter,
-        body: &[u8],
-    ) -> Result<Result<(Receipt, u64), Unreadable>, Problem> {
-        if let Some(rest) = letter.via.strip_prefix(alertmanager::PATH) {
-            let source = Some(rest.trim_start_matches('/')).filter(|source| !source.is_empty());
-            let source = source.unwrap_or(alertmanager::DEFAULT_SOURCE);
-            let given = self.give_alerts(actor, source, body).await?;
-            // What is bad in it stays in this dead letter.
-            return Ok(given.map(|given| (given.receipt, given.truncated)));
-        }
-        // A CloudEvent says who it is; of anything else the dead letter's id does, so that it counts once.
-        let fallback = |subject: &str| Fallback {
-            id: id.to_string(),
-            source: "dead-letter".to_owned(),
-            subject: subject.to_owned(),
-            time: at,
-        };
-        let headers = |name: &str| letter.content_type.clone().filter(|_| name == "content-type");
-        let read = if let Some(subject) = letter.via.strip_prefix("nats:") {
-            cloud_event(headers, body, fallback(subject)).map(|event| (event, Target::Subject(subject.to_owned())))
-        } else if letter.via == events::PATH {
-            events::read_event(headers, body).map(|(event, subject)| (event, Target::Subject(subject)))
-        } else {
-            own_event(body, fallback("")).and_then(|event| match event.tick() {
-                Some((playbook, trigger, _)) => Ok((event, Target::Trigger { playbook, trigger })),
-                None => Err(Unreadable::new("dead-letter.no-way-in", "it cannot be told where it is to go")),
-            })
-        };
-        let (event, target) = match read {
-            Ok(read) => read,
-            Err(unreadable) => return Ok(Err(unreadable)),
-        };
-        let command = Command::ReceiveEvent { actor, event: Arc::new(event), target };
-        Ok(Ok((self.app.handle.submit(command).await?, 0)))
     }
 }
 
@@ -218,6 +225,17 @@ mod tests {
         assert_eq!(engine.send(post("/api/v1/dead-letters/none/replay", "")).await.status, 404);
     }
 
+    /// A replay says so, and leaves the letter as the only one.
+    async fn still_dead(engine: &Engine, id: &str, why: &str) {
+        for _ in 0..2 {
+            let answer = engine.send(post(&format!("/api/v1/dead-letters/{id}/replay"), "")).await;
+            assert_eq!((answer.status, &answer.json["code"]), (422, &json!("dead-letter.unusable")), "{}", answer.json);
+            assert!(answer.json["detail"].as_str().unwrap().starts_with(why), "{}", answer.json);
+        }
+        let list = engine.send(get("/api/v1/dead-letters")).await.json;
+        assert_eq!((list["items"].as_array().map(Vec::len), &list["items"][0]["replayed_at"]), (Some(1), &Value::Null));
+    }
+
     #[tokio::test]
     async fn an_alert_that_a_playbook_could_not_use_starts_its_run_once_the_playbook_is_mended() {
         let playbook = |key: &str| {
@@ -233,8 +251,9 @@ mod tests {
             (&list["items"][0]["code"], &list["items"][0]["via"]),
             (&json!("trigger.evaluation-failed"), &json!("/webhooks/alertmanager/eu"))
         );
-        engine.load(&[&playbook("alert.labels.alertname")]).await;
         let id = list["items"][0]["id"].as_str().unwrap();
+        still_dead(&engine, id, "playbook any: trigger 1: key: ").await;
+        engine.load(&[&playbook("alert.labels.alertname")]).await;
         let request = post(&format!("/api/v1/dead-letters/{id}/replay"), "").header("prefer", "wait=20");
         let answer = engine.send(request).await;
         assert_eq!(answer.json["runs"][0]["state"], "succeeded", "{}", answer.json);
@@ -253,8 +272,9 @@ mod tests {
         engine.send(post("/api/v1/events", event.to_string())).await;
         let list = engine.send(get("/api/v1/dead-letters")).await.json;
         assert_eq!(list["items"][0]["via"], "nats:sec.ioc", "{list}");
-        engine.load(&[&playbook("true")]).await;
         let id = list["items"][0]["id"].as_str().unwrap();
+        still_dead(&engine, id, "playbook ioc: trigger 1: if: ").await;
+        engine.load(&[&playbook("true")]).await;
         let path = format!("/api/v1/dead-letters/{id}/replay");
         let answer = engine.send(post(&path, "").header("prefer", "wait=20")).await;
         assert_eq!(answer.json["runs"][0]["state"], "succeeded", "{}", answer.json);

@@ -16,7 +16,7 @@ use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::prefer::{Started, Wait};
 use super::problem::Problem;
-use crate::executor::now;
+use crate::clock::wall;
 use crate::intake::{Fallback, Unreadable, cloud_event};
 
 /// The path that dead letters name.
@@ -68,7 +68,7 @@ async fn receive(State(http): State<Shared>, by: By, request: Request) -> Result
 
 /// An event with the subject that triggers are matched against, which must be its own here.
 pub(super) fn read_event(headers: impl Fn(&str) -> Option<String>, body: &[u8]) -> Result<(Event, String), Unreadable> {
-    let fallback = Fallback { id: String::new(), source: String::new(), subject: String::new(), time: now() };
+    let fallback = Fallback { id: String::new(), source: String::new(), subject: String::new(), time: wall() };
     let event = cloud_event(headers, body, fallback)?;
     if event.id.is_empty() {
         return Err(Unreadable::new("event.invalid-cloudevent", "neither the headers nor the body has a specversion"));

@@ -68,7 +68,7 @@ fn caller(http: &Http, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Problem
         return Ok(Caller::local());
     }
     let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    http.app.people.of(shown).map_err(|_| {
+    http.app.people.borrow().of(shown).map_err(|_| {
         let remedy = "show a token of stanch.yaml's tokens as Authorization: Bearer TOKEN, or none at all";
         Problem::new(StatusCode::UNAUTHORIZED, "token.unknown", "nobody has this token", remedy)
     })

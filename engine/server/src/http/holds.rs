@@ -14,7 +14,6 @@ use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
 use super::problem::Problem;
 use super::{Shared, body};
-use crate::executor::now;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     let freezing = |summary| {
@@ -131,7 +130,7 @@ pub(crate) struct WindowView {
 
 async fn list(State(http): State<Shared>) -> Json<Windows> {
     let state = http.app.handle.state();
-    let at = now();
+    let at = http.app.handle.now();
     let view = |window: &std::sync::Arc<Window>| WindowView {
         id: window.planned.maintenance,
         matchers: window.planned.matchers.clone(),
@@ -174,7 +173,7 @@ async fn plan(State(http): State<Shared>, by: By, request: Request) -> Result<Js
         (Some(to), None) => to,
         (None, Some(length)) => {
             let length = parse_duration(&length).map_err(|error| unusable(format!("for: {error}")))?;
-            from.unwrap_or_else(now).plus(length)
+            from.unwrap_or_else(|| http.app.handle.now()).plus(length)
         }
         _ => return Err(unusable("a window needs either to or for".to_owned())),
     };

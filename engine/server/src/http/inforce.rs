@@ -16,7 +16,6 @@ use super::openapi::{Doc, Routes, schema};
 use super::page::{ListQuery, Page, page_of};
 use super::problem::Problem;
 use super::{Http, Shared, body};
-use crate::executor::now;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     let act = |summary| {
@@ -203,7 +202,7 @@ async fn extend(
         (Some(_), Some(_)) => return Err(invalid("both for and until are given".to_owned())),
         (Some(length), None) => {
             let length = parse_duration(&length).map_err(|error| invalid(format!("for: {error}")))?;
-            Some(now().plus(length))
+            Some(http.app.handle.now().plus(length))
         }
         (None, until) => until,
     };

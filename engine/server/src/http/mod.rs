@@ -7,6 +7,7 @@ mod alertmanager;
 mod approvals;
 mod audit;
 mod body;
+mod clock;
 mod dead_letters;
 mod events;
 mod extract;
@@ -83,6 +84,7 @@ fn routes() -> Routes {
     let routes = approvals::routes(routes);
     let routes = inforce::routes(routes);
     let routes = holds::routes(routes);
+    let routes = clock::routes(routes);
     let routes = incidents::routes(routes);
     let routes = playbooks::routes(routes);
     let routes = dead_letters::routes(routes);

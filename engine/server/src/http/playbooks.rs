@@ -23,7 +23,7 @@ use super::prefer::{Started, Wait};
 use super::problem::Problem;
 use super::{Http, Shared, body};
 use crate::app::PlaybookProblem;
-use crate::executor::now;
+use crate::clock::wall;
 
 /// The longest `Idempotency-Key`.
 const LONGEST_KEY: usize = 256;
@@ -176,7 +176,7 @@ fn trigger_view(on: &TriggerOn) -> TriggerView {
         }
         TriggerOn::Nats { subject } => TriggerView::Nats { subject: subject.clone() },
         TriggerOn::Schedule(schedule) => {
-            TriggerView::Schedule { timezone: schedule.zone().to_owned(), next: schedule.next_after(now()) }
+            TriggerView::Schedule { timezone: schedule.zone().to_owned(), next: schedule.next_after(wall()) }
         }
         TriggerOn::Manual => TriggerView::Manual {},
     }
@@ -251,7 +251,7 @@ async fn run(
         id: id.into(),
         source: "api".into(),
         kind: "stanch.run.requested".into(),
-        time: now(),
+        time: http.app.handle.now(),
         subject: Some(name.into()),
         data: Value::Object(inputs.clone()),
     };

@@ -177,6 +177,7 @@ impl From<Rejected> for Problem {
                 Self::conflict("containment.not-in-force", detail, "stanch inforce undo ID tries to take it back again")
             }
             Rejected::AlreadyFrozen => Self::conflict("freeze.already", detail, "stanch unfreeze ends it"),
+            Rejected::NoClockJump => Self::conflict("clock.no-jump", detail, "there is nothing to do"),
             Rejected::NotFrozen => Self::conflict("freeze.none", detail, "there is nothing to do"),
             Rejected::UnknownMaintenance(_) => {
                 Self::unknown("maintenance.unknown", detail, "stanch maintenance list shows the windows")

@@ -5,9 +5,9 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stanch_core::record::{Answer, Record};
-use stanch_core::{Command, Rejected, RunId, Sequence};
-use stanch_journal::{Reader, Table};
+use stanch_core::record::Answer;
+use stanch_core::{Command, Rejected, RunId};
+use stanch_journal::Table;
 use stanch_playbook::{Plan, StepKey};
 
 use super::extract::{Asked, Segment};
@@ -18,10 +18,8 @@ use super::problem::Problem;
 use super::run_view::{self, RunDetail};
 use super::{Http, Shared, body};
 use crate::executor::Refused;
+use crate::records;
 use crate::summary::RunSummary;
-
-/// How many records are read at once.
-const CHUNK: usize = 256;
 
 pub(super) fn routes(routes: Routes) -> Routes {
     routes
@@ -38,7 +36,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .get(
             "/api/v1/runs/{id}",
             show,
-            Doc::new("Shows a run with its inputs, what started it, and its steps with all their attempts")
+            Doc::new("Shows a run with its inputs, what started it, and its steps with all their attempts; of artifacts the sizes and digests, with the contents in its records")
                 .query("items", "all: every item of each step; otherwise of many the first 100 that have not succeeded")
                 .answer::<RunDetail>(StatusCode::OK)
                 .problems(&[400, 404]),
@@ -98,24 +96,14 @@ async fn show(
     let summary = http.run(id)?;
     let reader = std::sync::Arc::clone(&http.app.reader);
     let sequences = summary.records.clone();
-    let records = tokio::task::spawn_blocking(move || read_records(&*reader, &sequences));
-    let records = records.await.map_err(Problem::unavailable)??;
+    let records = tokio::task::spawn_blocking(move || records::read(&*reader, &sequences));
+    let records = records.await.map_err(Problem::unavailable)?.map_err(Problem::unavailable)?;
     let state = http.app.handle.state();
     let most = match asked.items {
         Some(Items::All) => usize::MAX,
         None => run_view::ITEMS,
     };
     Ok(Json(RunDetail::new(summary, &records, &state, most)))
-}
-
-fn read_records(reader: &dyn Reader, sequences: &[Sequence]) -> Result<Vec<Record>, Problem> {
-    let mut records = Vec::with_capacity(sequences.len());
-    for sequences in sequences.chunks(CHUNK) {
-        for entry in reader.get(sequences).map_err(Problem::unavailable)? {
-            records.push(entry.record().map_err(Problem::unavailable)?);
-        }
-    }
-    Ok(records)
 }
 
 /// Asks for a run's early end.

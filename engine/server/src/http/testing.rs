@@ -16,6 +16,8 @@ use tower::ServiceExt as _;
 
 use super::router;
 use crate::app::{App, NatsStatus};
+use crate::clock::testing::Movable;
+use crate::clock::{self, Clock};
 use crate::config::{BudgetConfig, Config, PersonConfig, TokenConfig};
 use crate::executor::{self, Dispatch, Handle};
 use crate::people::People;
@@ -42,6 +44,8 @@ pub(super) struct Engine {
     router: Router,
     handle: Handle,
     pub nats: watch::Sender<NatsStatus>,
+    /// Its wall clock.
+    pub wall: Movable,
     _home: TempDir,
 }
 
@@ -80,9 +84,14 @@ impl Engine {
     async fn make(playbooks: &[&str], senders: Senders, people: People) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
+        let wall = Movable::at(clock::wall());
         let (store, state) = Store::open(&data).unwrap();
         let (reader, views, journal) = (store.reader(), store.views(), store.id());
-        let handle = executor::start(store, state, Arc::new(Pretend), 256);
+        let handle = {
+            let read = wall.clone();
+            let clock = Clock::new(&state, move || read.read());
+            executor::start(store, state, clock, Arc::new(Pretend), 256)
+        };
         let few = BudgetConfig { most: 1, per: "1h".to_owned(), from: Vec::new() };
         let config = Config {
             external_url: Some("https://stanch.test/".to_owned()),
@@ -102,9 +111,9 @@ impl Engine {
             nats: nats_status,
             problems,
             senders: Arc::new(senders),
-            people: Arc::new(people),
+            people: watch::channel(Arc::new(people)).1,
         };
-        Self { router: router(app), handle, nats, _home: home }
+        Self { router: router(app), handle, nats, wall, _home: home }
     }
 
     /// The way into it.

@@ -44,7 +44,7 @@ async fn items_verification_approvals_and_children_are_folded_as_the_engine_has_
     // The first look of a verification is a timer's.
     let looked = async || {
         let state = of_state(&engine, &id);
-        let over = |step: &str, at: usize| !state[format!("contain.{step}")][4][at][4].is_null();
+        let over = |step: &str, at: usize| !state[format!("contain.{step}")][3][at][4].is_null();
         (over("never", 1) && over("holds", 1)).then_some(())
     };
     engine.until(looked).await;
@@ -145,7 +145,7 @@ fn of_state(engine: &Engine, id: &str) -> Value {
                 json!([attempt.generation, attempt.number, attempt.outcome, attempt.error, attempt.finished_at])
             })
             .collect();
-        json!([step.state.as_str(), step.state.error(), step.outputs, step.output, attempts, step.finished_at])
+        json!([step.state.as_str(), step.state.error(), step.outputs, attempts, step.finished_at])
     };
     let with_items = |(step_run, plan): (&std::sync::Arc<stanch_core::run::StepRun>, &stanch_playbook::Step)| {
         let mut words = step(step_run);
@@ -173,7 +173,7 @@ async fn of_api(engine: &Engine, id: &str) -> Value {
                 ])
             })
             .collect();
-        json!([step["state"], step["error"], step["outputs"], step["output"], attempts, step["finished_at"]])
+        json!([step["state"], step["error"], step["outputs"], attempts, step["finished_at"]])
     };
     let with_items = |(key, of): (&String, &Value)| {
         let mut words = step(of);
