@@ -4,8 +4,10 @@
 //! A helper that cannot do its work panics with what it knows: it is a failed test.
 
 pub mod alerts;
+pub mod commands;
 pub mod engine;
 pub mod http;
+pub mod library;
 pub mod load;
 pub mod nats;
 pub mod process;
