@@ -239,3 +239,21 @@ fn a_run_that_is_cancelled_by_itself_takes_back_what_is_below_it_alone() {
     );
     assert_eq!((simulation.run(run).unwrap().state(), simulation.state.inforce.len()), ("succeeded", 2));
 }
+
+#[test]
+fn a_run_whose_alerts_are_resolved_recovers_once_the_one_that_it_started_is_over() {
+    let parent = "playbook: down\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\n\
+                  incident: {on_resolved: recover}\ncontain:\n  sub: {uses: playbook, with: {playbook: child}}\n\
+                  recover:\n  back: {uses: http, with: {method: POST, url: back}}\n";
+    let child = format!("{CHILD}finally:\n  end: {{uses: http, with: {{method: GET, url: child-is-over}}}}\n");
+    let plans = [parent, &*child]
+        .map(|text| Arc::new(stanch_playbook::load("test.yaml", text).unwrap_or_else(|bad| panic!("{bad}")).plan));
+    let mut simulation = Simulation::new(plans.to_vec(), Settings::default()).checking();
+    let run = simulation.alert(&[("alertname", "Down")], FIRST, AlertStatus::Firing).runs[0];
+    let status = AlertStatus::Resolved { ends_at: Some(simulation.now) };
+    simulation.alert(&[("alertname", "Down")], FIRST, status);
+    pass(&mut simulation, 30);
+    one_by_one(&mut simulation, &["GET child-is-over", "POST back"]);
+    let parent = simulation.run(run).unwrap();
+    assert_eq!((parent.state(), parent.steps[0].state.as_str()), ("succeeded", "skipped"));
+}

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use stanch_core::alert::AlertStatus;
-use stanch_core::command::Person;
+use stanch_core::command::{Person, Target};
+use stanch_core::event::Event;
 use stanch_core::record::{Actor, Budget, Verdict};
 use stanch_core::{Body, Command, Outcome, Rejected, RunId, Settings};
 use stanch_playbook::Timestamp;
@@ -108,6 +109,32 @@ fn settled_alerts_send_a_run_on_to_recover_once_what_runs_has_ended() {
     assert_eq!(argv, [json!("./look.sh"), json!("./restore.sh"), json!(null)]);
     assert_eq!(state(&simulation, run), "succeeded");
     assert_eq!(simulation.run(run).unwrap().steps[2].state.as_str(), "skipped");
+}
+
+#[test]
+fn an_event_restarts_the_live_run_once_and_the_next_one_is_for_the_run_that_waits() {
+    let text = "playbook: down\ntriggers:\n  - nats: {subject: down}\n    key: cluster\nincident: {on_repeat: restart}\n\
+                contain:\n  act: {uses: exec, with: {argv: [./act.sh, '{{ event.id }}']}}\n";
+    let mut simulation = with(text, Settings::default());
+    let mut come = |id: &str| {
+        let event = Event {
+            id: id.into(),
+            source: "nats".into(),
+            kind: "down".into(),
+            time: simulation.now,
+            subject: None,
+            data: serde_json::Value::Null,
+        };
+        let target = Target::Subject("down".to_owned());
+        let command = Command::ReceiveEvent { actor: Actor::source("nats"), event: Arc::new(event), target };
+        simulation.command(command).unwrap().runs
+    };
+    let (first, second, third) = (come("1"), come("2"), come("3"));
+    assert_eq!((first.len(), second.len(), third.len()), (1, 1, 0), "the third is for the one that waits");
+    assert_eq!((state(&simulation, first[0]), state(&simulation, second[0])), ("running", "queued"));
+    finish_all(&mut simulation);
+    assert_eq!((state(&simulation, first[0]), state(&simulation, second[0])), ("cancelled", "succeeded"));
+    assert_eq!(simulation.dispatched[1].with["argv"][1], "3");
 }
 
 #[test]
@@ -330,8 +357,8 @@ fn a_watchdog_barks_where_no_run_of_the_schedule_succeeded_in_time() {
         let mut simulation = Simulation::new(vec![Arc::new(watched)], Settings::default());
         let nominal = simulation.now;
         let playbook = stanch_playbook::PlaybookName::new("backup");
-        let event = stanch_core::event::Event::of_tick(&playbook, 0, nominal);
-        let target = stanch_core::command::Target::Trigger { playbook, trigger: 0 };
+        let event = Event::of_tick(&playbook, 0, nominal);
+        let target = Target::Trigger { playbook, trigger: 0 };
         let tick = Command::ReceiveEvent { actor: Actor::source("schedule"), event: Arc::new(event), target };
         simulation.command(tick).unwrap();
         if succeeds {

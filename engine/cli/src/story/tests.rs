@@ -1,12 +1,14 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::json;
-use stanch_core::attempt::Purpose;
+use serde_json::{Value, json};
+use stanch_core::attempt::{AttemptId, Purpose};
 use stanch_core::event::Event;
 use stanch_core::record::{
-    Actor, ApprovalDecided, ApprovalEscalated, ApprovalTarget, AttemptFailed, AttemptScheduled, AttemptSucceeded,
-    AttemptUnknown, Cause, ContainmentStarted, ItemsEnded, ItemsFailure, RenderedCall, RunFinished, StepAnswered,
-    StepEnded, StepWaiting, StepWoken, Unsettled,
+    Actor, ApprovalDecided, ApprovalEscalated, ApprovalRequested, ApprovalTarget, AttemptFailed, AttemptScheduled,
+    AttemptSucceeded, AttemptUnknown, Cause, ContainmentStarted, Ending, ItemsEnded, ItemsFailure, ItemsStarted,
+    RenderedCall, RunFinished, RunStarted, StepAnswered, StepEnded, StepWaiting, StepWoken, Then, UndoRequested,
+    Unsettled, Verification, Waiting,
 };
 use stanch_core::{ApprovalId, Epoch, IncidentId, RunId, Sequence};
 use stanch_playbook::plan::{Jitter, OnUnknown, Policy, Retry};

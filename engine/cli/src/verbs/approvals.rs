@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stanch_playbook::Timestamp;
 
-use super::runs::{Page, read};
+use super::runs::{Page, read, show_list};
 use crate::cli::{Approvals, Decide};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Outcome};
@@ -75,12 +75,7 @@ struct Decided {
 pub async fn run(client: &Client, command: Approvals, format: Format) -> Outcome {
     match command {
         Approvals::List { playbook, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(playbook.map(|playbook| ("playbook", playbook)));
-            let answer = client.list(LIST, &query).await?;
-            if !format.print(&answer)? {
-                terminal::print(&list(&read(answer)?))?;
-            }
+            return show_list(client, LIST, &limit.query([("playbook", playbook)]), format, list).await;
         }
         Approvals::Show { approval } => {
             let id = client.whole_id("approval", LIST, &approval).await?;

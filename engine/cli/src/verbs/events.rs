@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 use stanch_server::summary::DeadLetterSummary;
 
-use super::runs::{Page, read};
+use super::runs::{Page, read, show_list};
 use crate::capture;
 use crate::cli::Events;
 use crate::client::Client;
@@ -30,13 +30,7 @@ struct Detail {
 /// Lists or shows dead letters, or gives one to the engine again.
 pub async fn run(client: &Client, command: Events, format: Format) -> Outcome {
     match command {
-        Events::DeadLetters { id: None, limit } => {
-            let answer = client.list(LIST, &[("limit", limit.to_string())]).await?;
-            if !format.print(&answer)? {
-                terminal::print(&list(&read(answer)?))?;
-            }
-            Ok(Exit::Done)
-        }
+        Events::DeadLetters { id: None, limit } => show_list(client, LIST, &limit.query([]), format, list).await,
         Events::DeadLetters { id: Some(id), .. } => {
             let id = client.whole_id("dead letter", LIST, &id).await?;
             let answer = client.get(&format!("{LIST}/{id}")).await?;

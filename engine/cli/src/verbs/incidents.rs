@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stanch_server::summary::IncidentSummary;
 
-use super::runs::{Page, read};
+use super::runs::{Page, read, show_list};
 use crate::cli::Incidents;
 use crate::client::Client;
 use crate::failure::{Exit, Outcome};
@@ -16,13 +16,7 @@ const LIST: &str = "/api/v1/incidents";
 pub async fn run(client: &Client, command: Incidents, format: Format) -> Outcome {
     let answer = match command {
         Incidents::List { state, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(state.map(|state| ("state", state)));
-            let answer = client.list(LIST, &query).await?;
-            if !format.print(&answer)? {
-                terminal::print(&list(&read::<Page<IncidentSummary>>(answer)?))?;
-            }
-            return Ok(Exit::Done);
+            return show_list(client, LIST, &limit.query([("state", state)]), format, list).await;
         }
         Incidents::Show { incident } => {
             let id = client.whole_id("incident", LIST, &incident).await?;

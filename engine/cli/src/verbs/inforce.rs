@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use stanch_playbook::Timestamp;
 
 use super::approvals::exactly;
-use super::runs::{Page, read};
+use super::runs::{Page, read, show_list};
 use crate::cli::Inforce;
 use crate::client::Client;
 use crate::failure::{Exit, Outcome};
@@ -46,14 +46,8 @@ struct Undo {
 pub async fn run(client: &Client, command: Inforce, format: Format) -> Outcome {
     let answer = match command {
         Inforce::List { state, playbook, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(state.map(|state| ("state", state)));
-            query.extend(playbook.map(|playbook| ("playbook", playbook)));
-            let answer = client.list(LIST, &query).await?;
-            if !format.print(&answer)? {
-                terminal::print(&list(&read(answer)?))?;
-            }
-            return Ok(Exit::Done);
+            let query = limit.query([("state", state), ("playbook", playbook)]);
+            return show_list(client, LIST, &query, format, list).await;
         }
         Inforce::Show { containment } => {
             let id = client.whole_id("containment", LIST, &containment).await?;

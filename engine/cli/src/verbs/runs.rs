@@ -45,18 +45,27 @@ pub fn read<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
     })
 }
 
+/// Shows a page of a list.
+pub async fn show_list<T: DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    query: &[(&str, String)],
+    format: Format,
+    list: impl FnOnce(&Page<T>) -> String,
+) -> Outcome {
+    let answer = client.list(path, query).await?;
+    if !format.print(&answer)? {
+        terminal::print(&list(&read(answer)?))?;
+    }
+    Ok(Exit::Done)
+}
+
 /// Lists, shows, watches, cancels or answers.
 pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
     match command {
         Runs::List { state, playbook, limit } => {
-            let mut query = vec![("limit", limit.to_string())];
-            query.extend(state.map(|state| ("state", state)));
-            query.extend(playbook.map(|playbook| ("playbook", playbook)));
-            let answer = client.list(LIST, &query).await?;
-            if !format.print(&answer)? {
-                terminal::print(&list(&read(answer)?))?;
-            }
-            Ok(Exit::Done)
+            let query = limit.query([("state", state), ("playbook", playbook)]);
+            show_list(client, LIST, &query, format, list).await
         }
         Runs::Show { run } => {
             let id = client.whole_id("run", LIST, &run).await?;

@@ -42,7 +42,7 @@ fn command() -> Command {
 }
 
 /// Asks until it holds, for 20 s at most; then panics with what is seen.
-pub fn eventually(what: &str, holds: impl Fn() -> bool, seen: impl Fn() -> String) {
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool, seen: impl Fn() -> String) {
     let started = std::time::Instant::now();
     while !holds() {
         assert!(started.elapsed() < std::time::Duration::from_secs(20), "{what}: {}", seen());

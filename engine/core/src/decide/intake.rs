@@ -1,4 +1,4 @@
-//! What comes in: an alert's life, the match, the inputs, the start of runs.
+//! What comes in: an alert's life, the match, the inputs.
 //!
 //! Every delivery is judged by what the state says of the alert, never by having been seen: a redelivery changes nothing
 //! since the alert is already as it says, and a stale one is told by the episode it belongs to.
@@ -8,21 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use stanch_playbook::plan::{Escalation, Mode, OnRepeat};
-use stanch_playbook::{Names, Plan, PlaybookName, Severity, Timestamp, TriggerOn, Uses, Wait, subject_matches};
+use stanch_playbook::plan::Mode;
+use stanch_playbook::{Names, Plan, PlaybookName, Timestamp, TriggerOn, Uses, Wait, subject_matches};
 
 use super::Draft;
-use super::incidents::earliest_first;
-use crate::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
+use super::letters::Unusable;
+use super::start::{Begin, begin};
+use crate::alert::{AlertChange, AlertSnapshot, AlertStatus};
 use crate::command::{Rejected, Target};
 use crate::event::Event;
-use crate::id::{DeadLetterId, IncidentId, RunId};
 use crate::names::{StepNames, TriggerNames};
-use crate::record::{
-    AlertFired, AlertResolved, Cause, DeadLetter, DeadLettered, EventReceived, Firing, Held, IncidentJoined,
-    IncidentOpened, PlaybookObserved, RunExtended, RunStarted,
-};
-use crate::run::Run;
+use crate::record::{AlertFired, AlertResolved, Cause, EventReceived, Firing, Held, PlaybookObserved};
 use crate::state::State;
 
 /// A trigger that took an alert or an event, with what it rendered.
@@ -30,31 +26,6 @@ struct Matched {
     plan: Arc<Plan>,
     trigger: usize,
     key: Arc<str>,
-}
-
-/// Why a trigger that took something could not start a run.
-struct Unusable {
-    playbook: PlaybookName,
-    reason: String,
-}
-
-impl Unusable {
-    fn told(&self) -> String {
-        format!("playbook {}: {}", self.playbook, self.reason)
-    }
-}
-
-/// How a run comes to be.
-#[derive(Clone, Copy, PartialEq)]
-enum Begin {
-    /// No run of the playbook is live.
-    Alone,
-    /// Once this one is over.
-    Behind(RunId),
-    /// This one is cancelled for it.
-    InsteadOf(RunId),
-    /// This one has not begun, and takes it in.
-    Within(RunId),
 }
 
 /// The alerts of one delivery that one playbook's key brings together.
@@ -225,103 +196,9 @@ impl Draft {
         }
     }
 
-    /// Starts a run, or lets one that has not begun take in what came. `held` is why the only run would not begin at once.
-    fn begin(
-        &mut self,
-        plan: &Arc<Plan>,
-        incident: IncidentId,
-        cause: Cause,
-        inputs: Map<String, Value>,
-        begin: Begin,
-        held: Option<Held>,
-    ) {
-        let held = match begin {
-            Begin::Within(run) => {
-                let inputs = Arc::new(Value::Object(inputs));
-                return self.as_engine(|draft| draft.emit(RunExtended { run, cause, inputs }));
-            }
-            Begin::InsteadOf(run) => {
-                self.as_engine(|draft| draft.cancel(run, "it starts anew with what came".to_owned(), false));
-                self.state.runs.contains_key(&run).then_some(Held::Behind { run })
-            }
-            Begin::Behind(run) => Some(Held::Behind { run }),
-            Begin::Alone => held,
-        };
-        self.start_run(plan, incident, cause, inputs, held);
-    }
-
     fn observe(&mut self, key: &Arc<str>, plan: &Plan, cause: Cause, inputs: Map<String, Value>) {
         let (playbook, inputs) = (plan.name.clone(), Arc::new(Value::Object(inputs)));
         self.emit(PlaybookObserved { playbook, plan: plan.digest, key: Arc::clone(key), cause, inputs });
-    }
-
-    /// The runs of a playbook in an incident that are not over, oldest first.
-    fn live_runs(&self, incident: IncidentId, playbook: &PlaybookName) -> Vec<Arc<Run>> {
-        let live = self.state.incidents.get(&incident).map(|incident| &incident.live_runs[..]).unwrap_or_default();
-        let runs = live.iter().filter_map(|id| self.state.runs.get(id));
-        runs.filter(|run| run.playbook == *playbook).map(Arc::clone).collect()
-    }
-
-    fn has_alert(&self, incident: IncidentId, key: &AlertKey) -> bool {
-        self.state.incidents.get(&incident).is_some_and(|of| of.alerts.iter().any(|(alert, _)| alert == key))
-    }
-
-    fn join(&mut self, incident: IncidentId, plan: &Plan, alert: &AlertSnapshot) {
-        let severity = severity_of(plan, Some(alert));
-        let Some(of) = self.state.incidents.get(&incident) else { return };
-        if !self.has_alert(incident, &alert.key) || severity < of.severity {
-            let severity = severity.min(of.severity);
-            self.emit(IncidentJoined { incident, alert: alert.key.clone(), severity });
-        }
-    }
-
-    fn open_incident(&mut self, key: &Arc<str>, plan: &Plan, alert: Option<&Arc<AlertSnapshot>>) -> IncidentId {
-        let incident = IncidentId::derive(self.state.journal, self.state.sequence.next(), self.now);
-        let severity = severity_of(plan, alert.map(|alert| &**alert));
-        let escalation =
-            plan.incident.escalation.as_ref().or_else(|| self.state.settings.escalation.get(&severity)).cloned();
-        let escalation = escalation.map(|of| Escalation { notify: earliest_first(&of.notify), ..of });
-        self.emit(IncidentOpened {
-            incident,
-            key: Arc::clone(key),
-            severity,
-            title: title_of(plan, alert.map(|alert| &**alert)),
-            alert: alert.map(|alert| alert.key.clone()),
-            settle: plan.incident.settle,
-            escalation,
-            slack_channel: plan.incident.slack_channel.clone(),
-        });
-        // What is due at once is told at once.
-        self.fire_incident(incident);
-        incident
-    }
-
-    fn start_run(
-        &mut self,
-        plan: &Arc<Plan>,
-        incident: IncidentId,
-        cause: Cause,
-        inputs: Map<String, Value>,
-        held: Option<Held>,
-    ) {
-        let run = RunId::derive(self.state.journal, self.state.sequence.next(), self.now);
-        let running = self.state.running.get(&plan.name).copied().unwrap_or(0);
-        let queued = held.is_some() || plan.concurrency.is_some_and(|most| running >= most);
-        self.emit(RunStarted {
-            run,
-            playbook: plan.name.clone(),
-            plan: plan.digest,
-            incident,
-            cause,
-            inputs: Arc::new(Value::Object(inputs)),
-            queued,
-            parent: None,
-            children: self.children_of(plan),
-            held,
-            hold_until: self.hold_until(plan),
-        });
-        self.receipt.runs.push(run);
-        self.as_engine(|draft| draft.advance(run));
     }
 
     pub(super) fn receive_event(&mut self, event: &Arc<Event>, target: Target) -> Result<(), Rejected> {
@@ -463,72 +340,12 @@ impl Draft {
         }
     }
 
-    pub(super) fn keep_dead_letter(&mut self, letter: DeadLetter) {
-        let id = DeadLetterId::derive(self.state.journal, self.state.sequence.next(), self.now);
-        self.emit(DeadLettered { id, letter: Arc::new(letter) });
-        self.receipt.dead_letters.push(id);
-    }
-
-    fn keep_unusable_alert(&mut self, alert: &AlertSnapshot, problem: &Unusable) {
-        let body = serde_json::json!({
-            "version": "4",
-            "receiver": "dead-letter",
-            "status": "firing",
-            "alerts": [{
-                "status": "firing",
-                "labels": alert.labels,
-                "annotations": alert.annotations,
-                "startsAt": alert.starts_at,
-                "endsAt": "0001-01-01T00:00:00Z",
-                "generatorURL": alert.generator_url,
-                "fingerprint": alert.key.fingerprint,
-            }],
-        });
-        self.keep_unusable(format!("/webhooks/alertmanager/{}", alert.key.source), "application/json", &body, problem);
-    }
-
-    fn keep_unusable_event(&mut self, via: String, event: &Event, problem: &Unusable) {
-        let mut body = serde_json::to_value(event).unwrap_or_default();
-        body["specversion"] = "1.0".into();
-        self.keep_unusable(via, "application/cloudevents+json", &body, problem);
-    }
-
-    fn keep_unusable(&mut self, via: String, content_type: &str, body: &Value, problem: &Unusable) {
-        let text = body.to_string();
-        self.receipt.unusable.push(problem.told());
-        self.keep_dead_letter(DeadLetter {
-            via,
-            reason: problem.told(),
-            code: "trigger.evaluation-failed".to_owned(),
-            content_type: Some(content_type.to_owned()),
-            size: text.len() as u64,
-            body: crate::record::base64(text.as_bytes()),
-            complete: true,
-        });
-    }
-
     fn loaded(&self, name: &PlaybookName) -> Result<Arc<Plan>, Rejected> {
         self.state.playbook(name.as_str()).cloned().ok_or_else(|| Rejected::UnknownPlaybook(name.to_string()))
     }
 
     fn loaded_plans(&self) -> Vec<Arc<Plan>> {
         self.state.playbooks.values().filter_map(|digest| self.state.plan(*digest)).cloned().collect()
-    }
-}
-
-/// How what came leads to a run of a playbook, beside those in the incident that are live, the oldest first; none where it
-/// does not. More alerts of one key are always for a run that has not begun; an event is one thing by itself.
-fn begin(plan: &Plan, live: &[Arc<Run>], alerts: bool) -> Option<Begin> {
-    let repeats = matches!(plan.incident.on_repeat, OnRepeat::Queue | OnRepeat::Restart);
-    let waits = |run: &&Arc<Run>| run.queued && run.held.is_some() && (alerts || repeats);
-    if let Some(run) = live.iter().find(waits) {
-        return Some(Begin::Within(run.id));
-    }
-    match (live.last(), plan.incident.on_repeat) {
-        (None, _) => Some(Begin::Alone),
-        (Some(_), OnRepeat::Attach | OnRepeat::Ignore) => None,
-        (Some(run), OnRepeat::Queue) => Some(Begin::Behind(run.id)),
-        (Some(run), OnRepeat::Restart) => Some(Begin::InsteadOf(run.id)),
     }
 }
 
@@ -614,32 +431,4 @@ pub fn cause_of_alerts(alerts: &[Arc<AlertSnapshot>]) -> Cause {
         data: Value::Null,
     };
     Cause { event: Arc::new(event), alerts: alerts.into() }
-}
-
-/// The graver of what the playbook says and what the alert's `severity` label says; P2 where neither does.
-fn severity_of(plan: &Plan, alert: Option<&AlertSnapshot>) -> Severity {
-    let label = alert.and_then(|alert| alert.labels.get("severity")).and_then(|label| {
-        match label.to_ascii_lowercase().as_str() {
-            "p0" | "emergency" => Some(Severity::P0),
-            "p1" | "critical" | "page" | "high" => Some(Severity::P1),
-            "p2" | "warning" | "medium" => Some(Severity::P2),
-            "p3" | "info" | "low" | "none" => Some(Severity::P3),
-            _ => None,
-        }
-    });
-    match (plan.severity, label) {
-        (Some(plan), Some(label)) => plan.min(label),
-        (plan, label) => plan.or(label).unwrap_or(Severity::P2),
-    }
-}
-
-fn title_of(plan: &Plan, alert: Option<&AlertSnapshot>) -> Arc<str> {
-    let text = alert
-        .and_then(|alert| alert.annotations.get("summary").or_else(|| alert.labels.get("alertname")))
-        .map_or_else(|| plan.name.to_string(), Clone::clone);
-    let mut cut: String = text.chars().take(200).collect();
-    if cut.len() < text.len() {
-        cut.push('…');
-    }
-    cut.into()
 }

@@ -7,7 +7,9 @@ mod children;
 mod holds;
 mod incidents;
 mod intake;
+mod letters;
 mod people;
+mod start;
 mod undo;
 
 pub use intake::cause_of_alerts;

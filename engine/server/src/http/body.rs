@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -19,6 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DRAINED: u64 = 256 << 20;
 /// The largest body of an API request.
 const API_LIMIT: usize = 1 << 20;
+
+/// Of what takes no words: an empty body, or an empty object; likewise a query without parameters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Nothing {}
 
 /// What came.
 #[derive(Debug, PartialEq)]

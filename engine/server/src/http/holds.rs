@@ -9,6 +9,7 @@ use stanch_core::state::Window;
 use stanch_core::{Command, MaintenanceId};
 use stanch_playbook::{Timestamp, parse_duration};
 
+use super::body::Nothing;
 use super::extract::Segment;
 use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
@@ -182,11 +183,6 @@ async fn plan(State(http): State<Shared>, by: By, request: Request) -> Result<Js
     http.app.handle.submit(command).await?;
     Ok(list(State(http)).await)
 }
-
-/// Takes no words.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Nothing {}
 
 async fn end(State(http): State<Shared>, by: By, id: Segment, request: Request) -> Result<Json<Windows>, Problem> {
     let maintenance = id.id("maintenance", "maintenance.unknown")?;

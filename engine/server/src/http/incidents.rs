@@ -9,9 +9,10 @@ use stanch_core::record::Actor;
 use stanch_core::{Command, IncidentId, Rejected};
 use stanch_journal::Table;
 
+use super::body::Nothing;
 use super::extract::{Asked, Segment};
 use super::guard::By;
-use super::openapi::{Doc, Routes, schema};
+use super::openapi::{Doc, Routes, SchemaOf, schema};
 use super::page::{ListQuery, Page};
 use super::problem::Problem;
 use super::{Http, Shared, body};
@@ -19,6 +20,12 @@ use crate::executor::Refused;
 use crate::summary::IncidentSummary;
 
 pub(super) fn routes(routes: Routes) -> Routes {
+    let act = |summary, words: SchemaOf| {
+        Doc::new(summary)
+            .body("application/json", Some(words))
+            .answer::<IncidentSummary>(StatusCode::OK)
+            .problems(&[400, 401, 404, 409, 415, 422, 503])
+    };
     routes
         .get(
             "/api/v1/incidents",
@@ -39,40 +46,20 @@ pub(super) fn routes(routes: Routes) -> Routes {
             acknowledge,
             Doc::new("Takes notice of an incident")
                 .answer::<IncidentSummary>(StatusCode::OK)
-                .problems(&[400, 404, 409, 415, 503]),
+                .problems(&[400, 401, 404, 409, 415, 503]),
         )
         .post(
             "/api/v1/incidents/{id}/take",
             take,
-            Doc::new("Takes an incident on, or gives it to somebody")
-                .body("application/json", Some(schema::<TakeRequest>))
-                .answer::<IncidentSummary>(StatusCode::OK)
-                .problems(&[400, 401, 404, 409, 415, 422, 503]),
+            act("Takes an incident on, or gives it to somebody", schema::<TakeRequest>),
         )
-        .post(
-            "/api/v1/incidents/{id}/note",
-            note,
-            Doc::new("Writes something down")
-                .body("application/json", Some(schema::<NoteRequest>))
-                .answer::<IncidentSummary>(StatusCode::OK)
-                .problems(&[400, 401, 404, 409, 415, 422, 503]),
-        )
+        .post("/api/v1/incidents/{id}/note", note, act("Writes something down", schema::<NoteRequest>))
         .post(
             "/api/v1/incidents/{id}/merge",
             merge,
-            Doc::new("Makes an incident part of another one; answers with that one")
-                .body("application/json", Some(schema::<MergeRequest>))
-                .answer::<IncidentSummary>(StatusCode::OK)
-                .problems(&[400, 401, 404, 409, 415, 422, 503]),
+            act("Makes an incident part of another one; answers with that one", schema::<MergeRequest>),
         )
-        .post(
-            "/api/v1/incidents/{id}/resolve",
-            resolve,
-            Doc::new("Closes an incident by hand")
-                .body("application/json", Some(schema::<ResolveRequest>))
-                .answer::<IncidentSummary>(StatusCode::OK)
-                .problems(&[400, 404, 409, 415, 422, 503]),
-        )
+        .post("/api/v1/incidents/{id}/resolve", resolve, act("Closes an incident by hand", schema::<ResolveRequest>))
 }
 
 async fn list(
@@ -89,11 +76,6 @@ async fn list(
 async fn show(State(http): State<Shared>, id: Segment) -> Result<Json<IncidentSummary>, Problem> {
     http.incident(id.id("incident", "incident.unknown")?).map(Json)
 }
-
-/// Takes no words yet.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Nothing {}
 
 async fn acknowledge(
     State(http): State<Shared>,

@@ -16,6 +16,7 @@ use stanch_core::event::Event;
 use stanch_playbook::plan::{InputSpec, InputType};
 use stanch_playbook::{ActionName, Plan, PlanDigest, PlaybookName, Severity, StepKey, Timestamp, TriggerOn};
 
+use super::body::Nothing;
 use super::extract::{Asked, Segment};
 use super::guard::By;
 use super::openapi::{Doc, Routes, schema};
@@ -202,11 +203,6 @@ fn outline(plan: &Plan, step: &stanch_playbook::Step) -> StepOutline {
         needs: step.needs.iter().map(|index| plan.steps[*index].key.clone()).collect(),
     }
 }
-
-/// Takes no parameters.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 async fn list(State(http): State<Shared>, Asked(Nothing {}): Asked<Nothing>) -> Json<Playbooks> {
     let state = http.app.handle.state();
