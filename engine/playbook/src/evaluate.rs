@@ -4,6 +4,7 @@
 //! playbook or the data in it looks like never decides whether the process lives.
 
 mod expression;
+mod functions;
 mod helpers;
 mod path;
 mod preview;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 pub use expression::Expression;
+pub(crate) use functions::{Function, GLOBAL, OF_VALUES};
 pub use path::Reference;
 pub use preview::Preview;
 pub use template::Template;

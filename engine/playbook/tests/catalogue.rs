@@ -260,7 +260,7 @@ fn a_bad_catalogue_changes_nothing() {
     };
     assert_eq!(
         told("good"),
-        "p.yaml:2:19: error[broken-catalogue]: good stands in b.catalogue.yaml, which has errors; mend the catalogue first"
+        "p.yaml:2:20: error[broken-catalogue]: good stands in b.catalogue.yaml, which has errors; mend the catalogue first"
     );
     assert!(told("other").contains("[unknown-action]"));
     let mut torn = shipped();
