@@ -26,6 +26,7 @@ pub const CALLS: &str = "called";
 /// What shells' texts use as it is.
 const PLAIN: &[&str] = &[
     "awk",
+    "base64",
     "basename",
     "bash",
     "cat",
@@ -51,6 +52,7 @@ const PLAIN: &[&str] = &[
     "rm",
     "sed",
     "seq",
+    "setsid",
     "sh",
     "sha256sum",
     "sleep",

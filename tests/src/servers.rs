@@ -155,13 +155,23 @@ impl Prometheus {
     /// Starts it on an empty directory, scraping `exporter` and alerting through `alertmanager`.
     #[must_use]
     pub fn start(exporter: &Exporter, alertmanager: &Alertmanager) -> Self {
+        Self::start_at(free_port(), exporter, alertmanager, &[("rules.yml".to_owned(), config("rules.yml"))])
+    }
+
+    /// The same on this port, with these files of rules.
+    #[must_use]
+    pub fn start_at(port: u16, exporter: &Exporter, alertmanager: &Alertmanager, rules: &[(String, String)]) -> Self {
         let home = directory();
+        let names: Vec<&str> = rules.iter().map(|(name, _)| name.as_str()).collect();
         let text = config("prometheus.yml")
+            .replace("[rules.yml]", &format!("[{}]", names.join(", ")))
             .replace("127.0.0.1:18080", &exporter.server.address.to_string())
             .replace("127.0.0.1:19093", &alertmanager.address.to_string());
         write(&home.path().join("prometheus.yml"), &text);
-        write(&home.path().join("rules.yml"), &config("rules.yml"));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        for (name, text) in rules {
+            write(&home.path().join(name), text);
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(program("prometheus"));
         command
             .arg(format!("--config.file={}", home.path().join("prometheus.yml").display()))

@@ -72,11 +72,13 @@ pub(crate) struct StepNames<'a> {
     pub own: Option<&'a Value>,
     /// The event that a wait looks at, in place of the run's own.
     pub cause: Option<&'a Cause>,
+    /// An approval that is taken for given: what would be done then.
+    pub given: Option<usize>,
 }
 
 impl<'a> StepNames<'a> {
     pub fn new(state: &'a State, run: &'a Run, plan: &'a Plan, place: Place) -> Self {
-        Self { state, run, plan, place, result: None, error: None, own: None, cause: None }
+        Self { state, run, plan, place, result: None, error: None, own: None, cause: None, given: None }
     }
 
     pub fn with_result(self, result: &'a Value) -> Self {
@@ -94,7 +96,8 @@ impl<'a> StepNames<'a> {
                 continue;
             }
             let run = &self.run.steps[*index];
-            let mut of = json!({"state": run.state.as_str(), "outputs": &*run.outputs, "error": run.state.error()});
+            let state = if self.given == Some(*index) { "succeeded" } else { run.state.as_str() };
+            let mut of = json!({"state": state, "outputs": &*run.outputs, "error": run.state.error()});
             if self.plan.steps[*index].foreach.is_some() {
                 let items = run.items.iter().map(|item| {
                     json!({

@@ -284,6 +284,7 @@ pub(crate) const STEP: &[Key] = &[
         Shape::Whole { least: 1, most: MOST_PARALLEL },
         "How many items of foreach are under way at once; 16 by default.",
     ),
+    key("fail_fast", Shape::Bool, "Whether no further item of foreach begins once one has failed; false by default."),
     required(key("uses", Shape::Text, "The action.")),
     key("with", Shape::With, "The action's parameters."),
     key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),

@@ -137,6 +137,8 @@ pub(crate) struct AliasModel {
 pub(crate) struct ForeachModel {
     pub items: String,
     pub max_parallel: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fail_fast: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -415,7 +417,11 @@ fn child(with: &Map<String, Value>) -> Result<Uses, PlanError> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map")]
 fn foreach(model: ForeachModel) -> Result<Foreach, PlanError> {
-    Ok(Foreach { items: Expression::compile(&model.items).map_err(refused)?, max_parallel: model.max_parallel.max(1) })
+    Ok(Foreach {
+        items: Expression::compile(&model.items).map_err(refused)?,
+        max_parallel: model.max_parallel.max(1),
+        fail_fast: model.fail_fast,
+    })
 }
 
 fn until(model: &UntilModel) -> Result<Until, PlanError> {

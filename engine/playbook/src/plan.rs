@@ -316,6 +316,8 @@ pub struct Foreach {
     pub items: Expression,
     /// How many are under way at once; at least 1.
     pub max_parallel: u32,
+    /// Whether no further item begins once one has failed.
+    pub fail_fast: bool,
 }
 
 /// A condition that is looked at again and again.

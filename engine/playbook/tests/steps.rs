@@ -42,6 +42,8 @@ fn items_are_told_apart() {
         ("too many", step(&format!("{LOG}foreach: inputs.hosts\nmax_parallel: 1001"))),
         ("a word for a number", step(&format!("{LOG}foreach: inputs.hosts\nmax_parallel: many"))),
         ("max_parallel alone", step(&format!("{LOG}max_parallel: 2"))),
+        ("fail_fast alone", step(&format!("{LOG}fail_fast: true"))),
+        ("fail_fast that is no bool", step(&format!("{LOG}foreach: inputs.hosts\nfail_fast: 2"))),
         ("item without foreach", step("uses: log\nwith: {message: '{{ item }}'}")),
         ("item in if and foreach", step(&format!("{LOG}foreach: item.x\nif: item == 'a'"))),
         ("items of a step without foreach", step("uses: log\nwith: {message: '{{ steps.other.items }}'}")),

@@ -280,7 +280,7 @@ fn worker_config(
         egress,
         secrets,
         slack: config.slack.clone().unwrap_or_default(),
-        exec: ExecConfig { warden, ..ExecConfig::default() },
+        exec: exec(warden),
         services: Services {
             prometheus: config.prometheus.clone(),
             alertmanager: config.alertmanager.clone(),
@@ -291,6 +291,15 @@ fn worker_config(
         nats,
         ..WorkerConfig::default()
     })
+}
+
+/// Commands are found on the engine's own `PATH`.
+fn exec(warden: Warden) -> ExecConfig {
+    let config = ExecConfig { warden, ..ExecConfig::default() };
+    match std::env::var_os("PATH").filter(|path| !path.is_empty()) {
+        Some(path) => ExecConfig { path, ..config },
+        None => config,
+    }
 }
 
 #[cfg(test)]

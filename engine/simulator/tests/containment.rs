@@ -440,3 +440,32 @@ fn an_undo_can_name_what_the_action_gave_and_is_not_there_where_nobody_knows() {
     end(&mut simulation, "POST one", unknown());
     assert!(inforce(&simulation).is_empty());
 }
+
+#[test]
+fn what_was_done_and_did_not_help_is_not_done_again_by_itself() {
+    let text = "contain:\n  a:\n    uses: http\n    with: {method: PUT, url: one}\n    retry: {max_attempts: 5}\n    verify: {uses: http, with: {url: look}, until: result.status == 200, every: 10s, within: 20s}\n";
+    let (mut simulation, id) = on_down(text);
+    end(&mut simulation, "PUT one", ok());
+    for seconds in [0, 10, 10] {
+        pass(&mut simulation, seconds);
+        end(&mut simulation, "GET look", not_yet());
+    }
+    pass(&mut simulation, 3600);
+    assert_eq!((under_way(&simulation).len(), run(&simulation, id).state()), (0, "failed"));
+}
+
+#[test]
+fn where_one_failure_is_enough_no_further_item_begins() {
+    let (mut simulation, id) = on_down(
+        &EACH
+            .replace("max_parallel: 2", "max_parallel: 1\n    fail_fast: true")
+            .replace("max_attempts: 2", "max_attempts: 1"),
+    );
+    end(&mut simulation, "PUT x/a", ok());
+    end(&mut simulation, "PUT x/b", no());
+    assert!(under_way(&simulation).is_empty());
+    let run = run(&simulation, id);
+    assert_eq!(run.state(), "failed");
+    assert_eq!(&**run.steps[0].state.error().unwrap(), "1 of 3 items failed, 1 did not begin; item 1 (\"b\"): refused");
+    stanch_simulator::check_history(&simulation.records).unwrap();
+}

@@ -1,7 +1,7 @@
 //! For every shipped playbook: fail each step, repeat each result, restart after appends.
 //!
-//! What comes in and how attempts come out is what its own tests say: of those whose run succeeds the one that reaches most. A
-//! person who agrees to everything, and alerts that resolve once somebody waits for it, do the rest.
+//! What comes in and how attempts come out is what its own tests say: of those whose run succeeds the one that reaches most, or of
+//! all where none does by agreement alone. A person who agrees to everything, and alerts that resolve once somebody waits for it, do the rest.
 
 #![expect(clippy::unwrap_used, reason = "what helpers of tests cannot do fails the test")]
 
@@ -17,7 +17,7 @@ use stanch_core::record::{Actor, Answer, Verdict};
 use stanch_core::run::{Run, StepRun, StepState};
 use stanch_core::{Assignment, Body, Command, Outcome, Settings, State};
 use stanch_playbook::plan::OnUnknown;
-use stanch_playbook::test_file::{AlertSpec, EventSpec, Happening, TestCase, Want};
+use stanch_playbook::test_file::{AlertSpec, EventSpec, Happening, TestCase};
 use stanch_playbook::{Catalogue, Phase, Plan, Timestamp, Uses};
 use stanch_simulator::stage::Reply;
 use stanch_simulator::stimulus::{Read, Stimulus};
@@ -99,32 +99,27 @@ static SHIPPED: LazyLock<Vec<Shipped>> = LazyLock::new(|| {
     let all: Vec<Arc<Plan>> = plans.iter().map(|(_, plan)| Arc::clone(plan)).collect();
     let chosen = |(file, plan): (PathBuf, Arc<Plan>)| {
         let engine = Simulation::starting_at(family(&plan, &all), Settings::default(), Timestamp::EPOCH);
-        let good = tests.remove(plan.name.as_str()).into_iter().flatten().filter(succeeds).map(|test| Shipped {
-            file: file.clone(),
-            plan: Arc::clone(&plan),
-            engine: engine.clone(),
-            test,
-        });
-        let reached = good.filter_map(|shipped| {
+        let all = tests.remove(plan.name.as_str()).into_iter().flatten();
+        let ran = all.filter(usable).filter_map(|test| {
+            let shipped = Shipped { file: file.clone(), plan: Arc::clone(&plan), engine: engine.clone(), test };
             let run = shipped.to_the_end(&mut |_| None).1?;
             let started = run.steps.iter().filter(|step| step.started_at.is_some()).count();
-            (run.state() == "succeeded").then_some((started, shipped))
+            Some(((run.state() == "succeeded", started), shipped))
         });
-        let most = reached.reduce(|best, one| if one.0 > best.0 { one } else { best });
-        most.unwrap_or_else(|| panic!("{}: no test of {} succeeds", file.display(), plan.name)).1
+        let most = ran.reduce(|best, one| if one.0 > best.0 { one } else { best });
+        most.unwrap_or_else(|| panic!("{}: no test starts {}", file.display(), plan.name)).1
     };
     plans.into_iter().map(chosen).collect()
 });
 
-/// Whether a test is of one run that comes to a good end without more than agreement.
-fn succeeds(test: &TestCase) -> bool {
-    let well = test.expect.iter().any(|one| matches!(&one.want, Want::Run("succeeded")));
+/// Whether a test can be gone through by agreement alone.
+fn usable(test: &TestCase) -> bool {
     let plain = |happening: &Happening| match happening {
         Happening::Decide(decision) => decision.approves,
         Happening::Resolve(_) | Happening::Emit(..) | Happening::Answer { .. } | Happening::Acknowledge => true,
         _ => false,
     };
-    well && test.then.iter().flat_map(|moment| &moment.happens).all(plain)
+    !matches!(test.event, EventSpec::File { .. }) && test.then.iter().flat_map(|moment| &moment.happens).all(plain)
 }
 
 /// How an attempt comes out in place of what the test says.

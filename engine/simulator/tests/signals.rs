@@ -299,3 +299,25 @@ fn a_wait_for_an_event_takes_the_one_that_its_condition_names() {
     finish_all(&mut simulation);
     assert_eq!(run(&simulation, id).state(), "succeeded");
 }
+
+#[test]
+fn a_question_shows_what_would_be_done_once_it_is_answered() {
+    let text = r#"
+playbook: careful
+triggers:
+  - alertmanager: {matchers: ['alertname="Down"']}
+contain:
+  ask: {uses: approval, with: {prompt: "Really?", from: [ann]}, timeout: 15m}
+  first: {needs: [ask], if: "steps.ask.state == 'succeeded'", uses: exec, with: {argv: [./first.sh]}}
+  then: {needs: [ask, first], if: "steps.first.state == 'succeeded'", uses: exec, with: {argv: [./then.sh]}}
+  never: {needs: [ask], if: "alert.labels.host == 'z'", uses: exec, with: {argv: [./never.sh]}}
+"#;
+    let mut simulation = simulation(&[text]);
+    let id = fire(&mut simulation, "a").runs[0];
+    let shown: Vec<String> = asked(&simulation).targets.iter().map(|target| target.step.to_string()).collect();
+    assert_eq!(shown, ["contain.first", "contain.then"], "and nothing that certainly is not done");
+    decide(&mut simulation, "ann", &[], Verdict::Approved).unwrap();
+    assert!(simulation.state.questions().next().is_none(), "one answer is enough");
+    finish_all(&mut simulation);
+    assert_eq!(run(&simulation, id).state(), "succeeded");
+}

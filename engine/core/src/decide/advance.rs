@@ -188,23 +188,25 @@ impl Draft {
     /// Starts as many items of a step as may be under way; says whether the step is over.
     fn advance_items(&mut self, id: RunId, plan: &Arc<Plan>, index: usize) -> bool {
         let step = &plan.steps[index];
-        let most = step.foreach.as_ref().map_or(1, |foreach| foreach.max_parallel);
+        let (most, fail_fast) =
+            step.foreach.as_ref().map_or((1, false), |foreach| (foreach.max_parallel, foreach.fail_fast));
         loop {
             let Some(run) = self.state.runs.get(&id) else { return false };
             let StepState::Items { started, live, idle, failed } = run.steps[index].state else { return false };
             let all = run.steps[index].items.len();
             let stopped = stopped(run, plan, step);
             let held_back = self.is_held_back(run, step);
-            if stopped.is_none() && !held_back && (started as usize) < all && live - idle < most {
+            let more = stopped.is_none() && (started as usize) < all && !(fail_fast && failed > 0);
+            if more && !held_back && live - idle < most {
                 self.start(id, plan, Place { step: index, item: Some(started) });
                 continue;
             }
-            if live > 0 || (stopped.is_none() && (started as usize) < all) {
+            if live > 0 || more {
                 return false;
             }
             let failing = if step.continue_on_error { Ending::Tolerated } else { Ending::Failed };
             let failure = match stopped {
-                _ if failed > 0 => Some((failing, failed_items(run, index, failed))),
+                _ if failed > 0 => Some((failing, failed_items(run, index, failed, started))),
                 Some((ending, reason)) if (started as usize) < all || ending == Ending::Cancelled => {
                     Some((ending, format!("{reason}; {started} of {all} items were started").into()))
                 }
@@ -375,17 +377,21 @@ fn stopped(run: &Run, plan: &Plan, step: &Step) -> Option<(Ending, Arc<str>)> {
     (run.recovering && step.phase < Phase::Recover).then(|| (Ending::Skipped, "its alerts are resolved".into()))
 }
 
-fn failed_items(run: &Run, index: usize, failed: u32) -> Arc<str> {
+fn failed_items(run: &Run, index: usize, failed: u32, started: u32) -> Arc<str> {
     let items = &run.steps[index].items;
     let first = items.iter().zip(0..).find_map(|(item, at)| match &item.state {
         StepState::Failed { error } => Some((at, item.value.clone().unwrap_or_default(), error)),
         _ => None,
     });
+    let left = match items.len().saturating_sub(started as usize) {
+        0 => String::new(),
+        left => format!(", {left} did not begin"),
+    };
     match first {
         Some((at, value, error)) => {
             let shown: String = value.to_string().chars().take(80).collect();
-            format!("{failed} of {} items failed; item {at} ({shown}): {error}", items.len()).into()
+            format!("{failed} of {} items failed{left}; item {at} ({shown}): {error}", items.len()).into()
         }
-        None => format!("{failed} of {} items failed", items.len()).into(),
+        None => format!("{failed} of {} items failed{left}", items.len()).into(),
     }
 }

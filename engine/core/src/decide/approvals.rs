@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use stanch_playbook::plan::{Approval, NotifyAfter, OnTimeout, Step};
-use stanch_playbook::{Plan, Timestamp, Uses};
+use stanch_playbook::{Expression, Plan, Timestamp, Uses};
 
 use super::Draft;
 use super::incidents::earliest_first;
@@ -59,7 +59,7 @@ impl Draft {
     fn targets(&self, run: &Run, plan: &Plan, index: usize) -> (Arc<[ApprovalTarget]>, Arc<str>) {
         let guarded = plan.steps.iter().enumerate().filter(|(_, step)| step.needs.contains(&index));
         let targets: Arc<[ApprovalTarget]> =
-            guarded.filter_map(|(at, step)| self.target(run, plan, at, step)).collect();
+            guarded.filter_map(|(at, step)| self.target(run, plan, at, step, Some(index))).collect();
         let digest = digest_of(&targets);
         (targets, digest)
     }
@@ -77,7 +77,7 @@ impl Draft {
         if spent + targets <= budget.most as usize {
             return false;
         }
-        let target: Arc<[ApprovalTarget]> = self.target(run, plan, index, step).into_iter().collect();
+        let target: Arc<[ApprovalTarget]> = self.target(run, plan, index, step, None).into_iter().collect();
         let digest: Arc<str> = digest_of(&target);
         // Approved for just this.
         let approved = |question: &Arc<Question>| {
@@ -110,9 +110,12 @@ impl Draft {
         true
     }
 
-    fn target(&self, run: &Run, plan: &Plan, at: usize, step: &Step) -> Option<ApprovalTarget> {
-        let names = StepNames::new(&self.state, run, plan, at.into());
-        let skipped = step.condition.as_ref().is_some_and(|condition| condition.evaluate_bool(&names) == Ok(false));
+    fn target(&self, run: &Run, plan: &Plan, at: usize, step: &Step, given: Option<usize>) -> Option<ApprovalTarget> {
+        let names = StepNames { given, ..StepNames::new(&self.state, run, plan, at.into()) };
+        // Left out only where that is certain: what a step does that is not over yet may still make it true.
+        let skipped = step.condition.as_ref().is_some_and(|condition| {
+            condition.evaluate_bool(&names) == Ok(false) && is_decided(run, plan, condition, given)
+        });
         if skipped {
             return None;
         }
@@ -146,7 +149,8 @@ impl Draft {
                         Arc::make_mut(&mut of.steps[at]).items =
                             imbl::Vector::unit(Arc::new(crate::run::StepRun::item(item)));
                         let place = Place { step: at, item: Some(0) };
-                        let (item_with, item_env) = one(StepNames::new(&self.state, &of, plan, place));
+                        let names = StepNames { given, ..StepNames::new(&self.state, &of, plan, place) };
+                        let (item_with, item_env) = one(names);
                         with.push(item_with);
                         env.push(item_env);
                     }
@@ -267,6 +271,15 @@ impl Draft {
             OnTimeout::Approve => self.wake(id, place, &json!({"approved_by": []})),
         }
     }
+}
+
+/// Whether the steps that a condition names are over, or taken for given.
+fn is_decided(run: &Run, plan: &Plan, condition: &Expression, given: Option<usize>) -> bool {
+    let mut steps = condition.references().iter().filter(|reference| reference.root == "steps");
+    steps.all(|reference| {
+        let named = reference.rest.first().and_then(|name| plan.steps.iter().position(|step| step.name == *name));
+        named.is_some_and(|at| given == Some(at) || run.steps[at].state.is_over())
+    })
 }
 
 fn digest_of(targets: &[ApprovalTarget]) -> Arc<str> {

@@ -241,7 +241,7 @@ impl Draft {
     /// What follows where a verification does not hold, or could not be looked at.
     fn after_verification(&self, attempt: &AttemptId, step: &Step, place: Place) -> Then {
         let Some(of) = self.state.runs.get(&attempt.run).and_then(|run| run.at(place)) else { return end(step) };
-        let StepState::Verifying { verification, .. } = &of.state else { return end(step) };
+        let StepState::Verifying { verification, unknown, .. } = &of.state else { return end(step) };
         if self.is_cancelled(attempt, step) {
             return Then::Cancel;
         }
@@ -249,8 +249,9 @@ impl Draft {
         if next <= verification.deadline {
             return Then::Retry { at: next };
         }
+        // What was done for certain is not done again by itself because it did not help.
         let made = of.attempts_made(Purpose::Do);
-        if made < step.policy.retry.max_attempts {
+        if unknown.is_some() && made < step.policy.retry.max_attempts {
             return Then::Redo { at: self.now.plus(delay(&step.policy.retry, attempt, made)) };
         }
         end(step)

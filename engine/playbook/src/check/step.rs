@@ -146,16 +146,18 @@ impl<'a> Checker<'a> {
 
     fn foreach(&mut self, node: &'a Node, index: usize) -> Option<ForeachModel> {
         let most = node.get("max_parallel").and_then(|node| self.whole(node, 1, keys::MOST_PARALLEL));
+        let fail_fast = node.get("fail_fast").and_then(|node| self.bool(node)).unwrap_or(false);
         let Some(items) = node.get("foreach") else {
-            if let Some(place) = key_of(node, "max_parallel") {
+            for key in ["max_parallel", "fail_fast"] {
+                let Some(place) = key_of(node, key) else { continue };
                 self.report
-                    .error("missing-key", place, "max_parallel means nothing without foreach")
+                    .error("missing-key", place, format!("{key} means nothing without foreach"))
                     .help("add foreach: inputs.hosts, or remove it");
             }
             return None;
         };
         let items = self.cel(items, Place::Step { at: index, part: Part::Once })?;
-        Some(ForeachModel { items, max_parallel: most.unwrap_or(MAX_PARALLEL) })
+        Some(ForeachModel { items, max_parallel: most.unwrap_or(MAX_PARALLEL), fail_fast })
     }
 
     /// Refuses the keys that mean nothing for an action that no worker executes.
@@ -176,10 +178,12 @@ impl<'a> Checker<'a> {
             }
             let (why, help) = match name {
                 "continue_on_error" => ("what needs it must not go on where it is denied", "remove it"),
-                "foreach" | "max_parallel" if signature.name == PLAYBOOK => {
+                "foreach" | "max_parallel" | "fail_fast" if signature.name == PLAYBOOK => {
                     ("it is run once", "give the list to the other playbook as an input, and use foreach there")
                 }
-                "foreach" | "max_parallel" => ("it is done once", "use foreach in the steps that do something"),
+                "foreach" | "max_parallel" | "fail_fast" => {
+                    ("it is done once", "use foreach in the steps that do something")
+                }
                 "outputs" => ("it has no result", "remove it"),
                 "timeout" => ("the attempts of the undo have a timeout of their own", "set timeout in the undo itself"),
                 "retry" | "on_unknown" | "idempotent" => ("it has no attempts", "remove it"),
