@@ -26,10 +26,14 @@ pub use value::ValueTemplate;
 pub(crate) use value::{Leaf, Node};
 
 /// What templates and conditions can name: `event`, `alert`, `alerts`, `incident`, `run`, `inputs`, `steps`, `item`, `result`, `error`.
+/// The conditions of an action of the catalogue ask for [`INPUTS_OF_ACTION`] where they name `inputs`.
 pub trait Names {
     /// The value of a root; `None` where it does not exist here. Asked only for roots that are used.
     fn get(&self, root: &str) -> Option<Cow<'_, Value>>;
 }
+
+/// The inputs of the action of the catalogue that a step uses, as they were given to it.
+pub const INPUTS_OF_ACTION: &str = "@inputs";
 
 /// All roots of the language, `secrets` (which is never a value) among them.
 pub const ROOTS: [&str; 11] =

@@ -170,7 +170,7 @@ fn page(out: &mut String) -> Result {
     part(out, "detectors", keys::DETECTOR)?;
     writeln!(
         out,
-        "\nThe templates of an action see its inputs, which are rendered first; its conditions see none. Neither sees the steps of a playbook. What a step says itself (`timeout`, `retry`, `idempotent`, `on_unknown`, `verify`, `undo`) overrules the catalogue."
+        "\nThe templates and the conditions of an action (`outputs`, `retry.if`, `until` of its `verify`) see its inputs, which are rendered first, and no steps of a playbook. What a step says itself (`timeout`, `retry`, `read_only`, `idempotent`, `on_unknown`, `verify`, `undo`, an output of the same name) overrules the catalogue, and sees the playbook's inputs."
     )?;
     example(out, include_str!("reference/catalogue.yaml"))?;
     example(out, include_str!("reference/named.yaml"))

@@ -8,7 +8,7 @@ use cel::objects::{Key, Map as CelMap};
 use serde_json::{Number, Value};
 
 use super::path::Reference;
-use super::{CompileError, EvaluationError, Names, functions, scan, type_name};
+use super::{CompileError, EvaluationError, INPUTS_OF_ACTION, Names, functions, scan, type_name};
 
 /// The longest list that a condition may see: an evaluation costs about a microsecond an item.
 const ITEMS: usize = 20_000;
@@ -64,6 +64,8 @@ struct Inner {
     items: usize,
     /// Whether it calls `parse_json`.
     parses: bool,
+    /// Whether its `inputs` are those of an action of the catalogue.
+    of_action: bool,
 }
 
 /// Which parts of a value an expression looks at.
@@ -79,6 +81,18 @@ impl Expression {
     /// # Errors
     /// [`CompileError`] where it is over 2 KiB, over 200 operators, over 32 levels, no CEL, or calls what is no function.
     pub fn compile(text: &str) -> Result<Self, CompileError> {
+        Self::compile_for(text, false)
+    }
+
+    /// The same for a condition of an action of the catalogue: `inputs` are those of that action.
+    ///
+    /// # Errors
+    /// As [`Expression::compile`].
+    pub fn compile_of_action(text: &str) -> Result<Self, CompileError> {
+        Self::compile_for(text, true)
+    }
+
+    fn compile_for(text: &str, of_action: bool) -> Result<Self, CompileError> {
         let shallow = scan::expression(text)?;
         if text.trim().is_empty() {
             return Err(CompileError::new(0, "the expression is empty"));
@@ -112,7 +126,7 @@ impl Expression {
         }
         let roots = used.keys().cloned().collect();
         let items = if deepest > 1 { NESTED_ITEMS } else { ITEMS };
-        Ok(Self(Arc::new(Inner { text: text.to_owned(), program, used, roots, references, items, parses })))
+        Ok(Self(Arc::new(Inner { text: text.to_owned(), program, used, roots, references, items, parses, of_action })))
     }
 
     /// The text it was compiled from.
@@ -141,7 +155,8 @@ impl Expression {
     pub fn evaluate(&self, names: &dyn Names) -> Result<Value, EvaluationError> {
         let mut context = cel::Context::with_env(Arc::clone(&ENV));
         for (root, used) in &self.0.used {
-            if let Some(value) = names.get(root) {
+            let asked = if self.0.of_action && root == "inputs" { INPUTS_OF_ACTION } else { root };
+            if let Some(value) = names.get(asked) {
                 context.add_variable_from_value(root.as_str(), to_cel(&value, used, self.0.items)?);
             }
         }
