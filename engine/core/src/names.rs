@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 use stanch_playbook::Plan;
-use stanch_playbook::evaluate::Names;
-use stanch_playbook::plan::Call;
+use stanch_playbook::evaluate::{INPUTS_OF_ACTION, Names};
+use stanch_playbook::plan::{Call, Uses};
 
 use crate::alert::AlertSnapshot;
 use crate::event::Event;
@@ -114,6 +114,14 @@ impl<'a> StepNames<'a> {
         Value::Object(steps)
     }
 
+    /// What the action of the catalogue is given: rendered again from the same names, as its verification and its undo are.
+    fn inputs_of_action(&self) -> Option<Value> {
+        let Uses::Action(Call { alias: Some((_, inputs)), .. }) = &self.plan.steps[self.place.step].uses else {
+            return None;
+        };
+        inputs.render(self).ok()
+    }
+
     fn incident(&self) -> Value {
         let base = &self.state.settings.external_url;
         let url = format!("{base}/api/v1/incidents/{}", self.run.incident);
@@ -146,6 +154,7 @@ impl Names for StepNames<'_> {
         };
         match root {
             "inputs" => Some(Cow::Borrowed(&self.run.inputs)),
+            INPUTS_OF_ACTION => self.inputs_of_action().map(Cow::Owned),
             "result" => self.result.map(Cow::Borrowed),
             "error" => self.error.map(|error| Cow::Owned(error.into())),
             "steps" => Some(Cow::Owned(self.steps())),

@@ -113,7 +113,7 @@ const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 pub static ALL: &[Signature] = &[
     Signature {
         name: "log",
-        doc: "Write a line to the engine's log.",
+        doc: "Write a line to the engine's log. The result has message.",
         fields: &[
             required(field("message", FieldKind::Text, "The line.")),
             literal(field("level", FieldKind::Word(&["debug", "info", "warn", "error"]), "How loud; info by default.")),
@@ -152,7 +152,7 @@ pub static ALL: &[Signature] = &[
     },
     Signature {
         name: "slack",
-        doc: "Post a Slack message.",
+        doc: "Post a Slack message. The result has channel and ts, which are null where a webhook is configured.",
         fields: &[
             field("channel", FieldKind::Text, "The channel; the configured one by default."),
             field("text", FieldKind::Text, "The message."),
@@ -163,7 +163,7 @@ pub static ALL: &[Signature] = &[
     },
     Signature {
         name: "nats.publish",
-        doc: "Publish a NATS message.",
+        doc: "Publish a NATS message. The result has data: where a stream took it, its stream, sequence and duplicate; else null.",
         fields: &[
             required(field("subject", FieldKind::Text, "The subject.")),
             field("data", FieldKind::Any, "The payload: a text as it is, anything else as JSON."),
@@ -214,7 +214,7 @@ pub static ALL: &[Signature] = &[
     },
     Signature {
         name: "kubernetes",
-        doc: "Change an object of a Kubernetes cluster. The result has kind, namespace, name, before and after; of delete-pod, pods and count.",
+        doc: "Change an object of a Kubernetes cluster. The result has kind, namespace, name, changed, before and after; of delete-pod, namespace, pods and count.",
         fields: &[
             required(literal(field("operation", FieldKind::Word(OPERATIONS), "What to do."))),
             literal(field(

@@ -13,7 +13,8 @@ use crate::check;
 use crate::check::PartialRetry;
 use crate::diagnostic::{Diagnostic, Diagnostics, Report};
 use crate::document::{self, Kind};
-use crate::model::{InputModel, TriggerModel, UndoModel, VerifyModel};
+use crate::evaluate::Expression;
+use crate::model::{InputModel, OfAction, TriggerModel, UndoModel, VerifyModel};
 use crate::plan::OnUnknown;
 
 /// Actions and detectors by name. What one file names, another cannot name again.
@@ -44,6 +45,7 @@ pub(crate) struct NamedAction {
     pub retry: PartialRetry,
     pub on_unknown: Option<OnUnknown>,
     pub idempotent: Option<bool>,
+    pub read_only: Option<bool>,
     pub timeout: Option<Duration>,
     pub verify: Option<VerifyModel>,
     pub undo: Option<UndoModel>,
@@ -52,6 +54,20 @@ pub(crate) struct NamedAction {
     pub outputs: BTreeMap<String, String>,
     /// The codes of warnings that are answered for every step that uses it.
     pub accept: Vec<String>,
+}
+
+impl NamedAction {
+    /// Which of its conditions look at its inputs.
+    pub fn conditions_on_inputs(&self) -> OfAction {
+        let names = |text: &String| {
+            Expression::compile(text).is_ok_and(|expression| expression.roots().iter().any(|root| root == "inputs"))
+        };
+        OfAction {
+            outputs: self.outputs.iter().filter(|(_, text)| names(text)).map(|(output, _)| output.clone()).collect(),
+            retry_if: self.retry.condition.as_ref().is_some_and(names),
+            verify: self.verify.as_ref().is_some_and(|verify| names(&verify.until.condition)),
+        }
+    }
 }
 
 /// A trigger with a name.

@@ -268,12 +268,16 @@ impl Builder<'_, '_> {
                             .to_owned(),
                     };
                     if text == "<<" {
-                        self.report.error("merge-key", node.span, "merge keys (<<) are not part of the language");
+                        self.report
+                            .error("merge-key", node.span, "merge keys (<<) are not part of the language")
+                            .help("write the keys out, or give a whole value an anchor (&name) and repeat it (*name)");
                     } else if text.is_empty() {
                         self.report.error("key-not-text", node.span, "a key must be a text");
                     }
                     *key = Some(Key { text, span: node.span });
                 }
+                // What it stands for is missed as if it were not there.
+                Some(name) if name.text == "<<" => {}
                 Some(name) => {
                     if let Some((first, _)) = entries.iter().find(|(known, _)| known.text == name.text) {
                         let message = format!("{:?} is already given in line {}", name.text, first.span.line);

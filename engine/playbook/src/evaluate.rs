@@ -4,6 +4,7 @@
 //! playbook or the data in it looks like never decides whether the process lives.
 
 mod expression;
+mod functions;
 mod helpers;
 mod path;
 mod preview;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 pub use expression::Expression;
+pub(crate) use functions::{Function, GLOBAL, OF_VALUES};
 pub use path::Reference;
 pub use preview::Preview;
 pub use template::Template;
@@ -24,10 +26,14 @@ pub use value::ValueTemplate;
 pub(crate) use value::{Leaf, Node};
 
 /// What templates and conditions can name: `event`, `alert`, `alerts`, `incident`, `run`, `inputs`, `steps`, `item`, `result`, `error`.
+/// The conditions of an action of the catalogue ask for [`INPUTS_OF_ACTION`] where they name `inputs`.
 pub trait Names {
     /// The value of a root; `None` where it does not exist here. Asked only for roots that are used.
     fn get(&self, root: &str) -> Option<Cow<'_, Value>>;
 }
+
+/// The inputs of the action of the catalogue that a step uses, as they were given to it.
+pub const INPUTS_OF_ACTION: &str = "@inputs";
 
 /// All roots of the language, `secrets` (which is never a value) among them.
 pub const ROOTS: [&str; 11] =

@@ -296,6 +296,11 @@ pub(crate) const STEP: &[Key] = &[
     ),
     key("runs_on", Shape::Text, "The pool of workers that executes it; a worker of the engine itself by default."),
     key("budget", Shape::Text, "The budget that its targets count against; over it, the step waits for an approval."),
+    key(
+        "read_only",
+        Shape::Bool,
+        "Whether the action only looks, and so is idempotent and goes on where a freeze or hold keeps side effects back; overrules the action's own word.",
+    ),
     key("idempotent", Shape::Bool, "Whether repeating the action is harmless; overrules the action's own word."),
     key("retry", Shape::Object(RETRY), "How failed attempts are repeated."),
     key(
@@ -337,10 +342,14 @@ pub(crate) const STEP: &[Key] = &[
 ];
 
 pub(crate) const VERIFY: &[Key] = &[
-    required(key("uses", Shape::Text, "The action that finds out; it is repeated, so it must be idempotent.")),
+    required(key(
+        "uses",
+        Shape::Text,
+        "The action that finds out; it is repeated, so it must be idempotent, or say that it only looks.",
+    )),
     key("with", Shape::With, "The action's parameters."),
     key("env", Shape::MapOf(&Shape::Template), "Environment of an exec; the values may hold secrets."),
-    key("idempotent", Shape::Bool, "Says that an action can be repeated which by its own word cannot."),
+    key("read_only", Shape::Bool, "Says that an action only looks which by its own word does more."),
     required(key(
         "until",
         Shape::Cel,
@@ -402,6 +411,7 @@ pub(crate) const NAMED_ACTION: &[Key] = &[
         Shape::Word(STEP_ON_UNKNOWN),
         "What an attempt leads to of which nobody knows whether it happened, unless the step says.",
     ),
+    key("read_only", Shape::Bool, "Whether it only looks, unless the step says; as in a step."),
     key("idempotent", Shape::Bool, "Whether repeating it is harmless, unless the step says."),
     key("timeout", Shape::Duration, "The limit for each attempt, unless the step says."),
     key("verify", Shape::Defined("verify"), "How it is verified, unless the step says."),

@@ -100,6 +100,10 @@ pub(crate) struct StepModel {
     pub continue_on_error: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<AliasModel>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub of_action: OfAction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub foreach: Option<ForeachModel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,11 +123,24 @@ pub(crate) struct StepModel {
 }
 
 impl StepModel {
-    /// Whether its action changes anything beyond the run; what the core keeps itself does not.
+    /// Whether its action changes anything beyond the run: as the step says, or else by the action's own word; what the
+    /// core keeps itself does not.
     pub fn acts(&self) -> bool {
-        actions::find(&self.uses)
-            .is_some_and(|signature| !actions::is_kept_by_core(signature.name) && signature.acts(&self.with))
+        let worker = actions::find(&self.uses).filter(|signature| !actions::is_kept_by_core(signature.name));
+        worker.is_some_and(|signature| self.read_only.map_or_else(|| signature.acts(&self.with), |looks| !looks))
     }
+}
+
+/// Which conditions of a step are of its action of the catalogue and look at that action's inputs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OfAction {
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub outputs: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_if: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub verify: bool,
 }
 
 /// What the catalogue calls an action, and what its inputs are given.
@@ -306,6 +323,10 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
     let ends = ends.map(|name| by_name(name).ok_or_else(|| PlanError(format!("ends the unknown step {name:?}"))));
     let ends = ends.collect::<Result<_, _>>()?;
     let acts = model.acts();
+    let of_action = model.of_action;
+    let output =
+        |(name, text): (&String, &String)| Ok((name.clone(), condition(text, of_action.outputs.contains(name))?));
+    let outputs: Result<_, PlanError> = model.outputs.iter().map(output).collect();
     let uses = match model.uses.as_str() {
         WAIT => Uses::Wait(wait(&model.with)?),
         APPROVAL => Uses::Approval(approval(&model.with, model.on_timeout.unwrap_or_default())?),
@@ -327,13 +348,13 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         uses,
         foreach: model.foreach.map(foreach).transpose()?,
         policy: Policy { idempotent: model.idempotent, retry: model.retry, on_unknown: model.on_unknown },
-        retry_if: optional(model.retry_if.as_deref())?,
+        retry_if: model.retry_if.as_deref().map(|text| condition(text, of_action.retry_if)).transpose()?,
         timeout: model.timeout_ms.map(Duration::from_millis),
-        until: model.until.as_ref().map(until).transpose()?,
-        verify: model.verify.as_ref().map(verify).transpose()?,
+        until: model.until.as_ref().map(|model| until(model, false)).transpose()?,
+        verify: model.verify.as_ref().map(|model| verify(model, of_action.verify)).transpose()?,
         undo: model.undo.as_ref().map(undo).transpose()?,
         ends,
-        outputs: expressions(&model.outputs)?,
+        outputs: outputs?,
         continue_on_error: model.continue_on_error,
         runs_on: model.runs_on,
         budget: model.budget,
@@ -434,17 +455,22 @@ fn foreach(model: ForeachModel) -> Result<Foreach, PlanError> {
     })
 }
 
-fn until(model: &UntilModel) -> Result<Until, PlanError> {
+/// A condition, whose `inputs` are those of the catalogue's action where it is `of_action`.
+fn condition(text: &str, of_action: bool) -> Result<Expression, PlanError> {
+    if of_action { Expression::compile_of_action(text) } else { Expression::compile(text) }.map_err(refused)
+}
+
+fn until(model: &UntilModel, of_action: bool) -> Result<Until, PlanError> {
     Ok(Until {
-        condition: Expression::compile(&model.condition).map_err(refused)?,
+        condition: condition(&model.condition, of_action)?,
         every: Duration::from_millis(model.every_ms),
         within: Duration::from_millis(model.within_ms),
     })
 }
 
-fn verify(model: &VerifyModel) -> Result<Verify, PlanError> {
+fn verify(model: &VerifyModel, of_action: bool) -> Result<Verify, PlanError> {
     let timeout = Duration::from_millis(model.timeout_ms);
-    Ok(Verify { call: call(&model.call)?, timeout, until: until(&model.until)? })
+    Ok(Verify { call: call(&model.call)?, timeout, until: until(&model.until, of_action)? })
 }
 
 fn undo(model: &UndoModel) -> Result<Undo, PlanError> {

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::actions::{self, Field, FieldKind, Idempotence};
+use crate::evaluate::{Function, GLOBAL, OF_VALUES};
 use crate::keys::{self, Key, Shape};
 
 /// The reference as Markdown: every key with what it holds, what it means, and an example in the same section.
@@ -55,8 +56,13 @@ so braces in data stay braces. In `with`, a value that is one lone path (`\"{{ i
 that hold a text. Helpers: `json`, `count`, `join list \", \"`, `default value \"other\"`, `upper`, `lower`, `trim`, `lookup`, `len`, `eq`, `ne`, `gt`,
 `gte`, `lt`, `lte`, `and`, `or`, `not`; blocks: `if`, `unless`, `each`, `with`, `raw`. A template has at most 8 KiB, and its text 256 KiB.
 
-**CEL** has the standard library and the functions of strings. An expression has at most 2 KiB, 200 operators and two comprehensions inside
-each other, and sees lists of at most 20,000 items. A name with a dash needs brackets: `steps['ask-each']`.
+**CEL** has the standard library, with the functions of strings and of `math`. An expression has at most 2 KiB, 200 operators and two
+comprehensions inside each other, and sees lists of at most 20,000 items. A name with a dash needs brackets: `steps['ask-each']`. A call of
+a function that does not exist is refused when the playbook is loaded. In YAML's double quotes `\\n` is a line break before CEL sees it:
+write `'result.stdout.split(\"\\n\")'`, in single quotes.
+
+`parse_json(text)` is the value of a JSON text, such as `parse_json(result.stdout).items.size()`; of at most 2 MiB in one expression. A
+text that is no JSON is an error.
 ";
 
 type Result = std::fmt::Result;
@@ -131,6 +137,13 @@ fn page(out: &mut String) -> Result {
     example(out, include_str!("reference/actions.yaml"))?;
 
     writeln!(out, "\n{}", NAMES.trim_end())?;
+    let names = |of: &[Function]| of.iter().map(|of| format!("`{}`", of.name)).collect::<Vec<_>>().join(", ");
+    writeln!(
+        out,
+        "\nThe functions are {}; and of values, such as `result.stdout.trim()`: {}.",
+        names(GLOBAL),
+        names(OF_VALUES)
+    )?;
     example(out, include_str!("reference/names.yaml"))?;
 
     section(
@@ -157,7 +170,7 @@ fn page(out: &mut String) -> Result {
     part(out, "detectors", keys::DETECTOR)?;
     writeln!(
         out,
-        "\nThe templates of an action see its inputs, which are rendered first; its conditions see none. Neither sees the steps of a playbook. What a step says itself (`timeout`, `retry`, `idempotent`, `on_unknown`, `verify`, `undo`) overrules the catalogue."
+        "\nThe templates and the conditions of an action (`outputs`, `retry.if`, `until` of its `verify`) see its inputs, which are rendered first, and no steps of a playbook. What a step says itself (`timeout`, `retry`, `read_only`, `idempotent`, `on_unknown`, `verify`, `undo`, an output of the same name) overrules the catalogue, and sees the playbook's inputs."
     )?;
     example(out, include_str!("reference/catalogue.yaml"))?;
     example(out, include_str!("reference/named.yaml"))

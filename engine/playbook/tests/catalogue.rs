@@ -179,6 +179,25 @@ fn steps_that_use_the_catalogue_are_checked() {
 }
 
 #[test]
+fn a_named_action_says_that_it_only_looks_unless_the_step_says_otherwise() {
+    let mut catalogue = Catalogue::new();
+    let text = "actions:\n  look: {uses: exec, with: {argv: [look]}, read_only: true}\n  bad: {uses: exec, with: {argv: [x]}, read_only: true, undo: {uses: look}}\n";
+    let told = catalogue.load("c.catalogue.yaml", text).unwrap_err().to_string();
+    assert!(told.contains("3:57: error[conflicting-keys]: what only looks leaves nothing to take back"), "{told}");
+    catalogue.load("c.catalogue.yaml", text.split("  bad").next().unwrap()).unwrap();
+    let of = |rest: &str| {
+        let text = format!("playbook: p\ndefaults: {{idempotent: false}}\ncontain:\n  a: {{uses: look{rest}}}\n");
+        let loaded = load_with("p.yaml", &text, &catalogue).map_err(|error| error.to_string())?.remove(0);
+        let codes: Vec<&str> = loaded.warnings.iter().map(|warning| warning.code).collect();
+        Ok::<_, String>((loaded.plan.steps[0].acts, loaded.plan.steps[0].policy.idempotent, codes))
+    };
+    assert_eq!(of(""), Ok((false, true, vec![])));
+    assert_eq!(of(", read_only: false, idempotent: false"), Ok((true, false, vec!["side-effect-unguarded"])));
+    assert!(of(", budget: some").unwrap_err().contains("conflicting-keys"));
+    assert_eq!(of(", verify: {uses: look, until: result.exit_code == 0}"), Ok((false, true, vec![])));
+}
+
+#[test]
 fn a_named_action_knows_its_files_and_what_it_did() {
     let mut catalogue = Catalogue::new();
     let text = "actions:\n  dump:\n    uses: exec\n    with: {argv: [./dump.sh]}\n    artifacts: [dump.gz]\n    undo: {uses: exec, with: {argv: [./forget.sh, '{{ result.id }}']}}\n";

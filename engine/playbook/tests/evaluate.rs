@@ -187,6 +187,76 @@ fn the_place_of_a_syntax_error_is_its_byte() {
 }
 
 #[test]
+fn a_function_that_does_not_exist_is_refused_before_it_is_called() {
+    let said = |text: &str| {
+        let error = Expression::compile(text).unwrap_err();
+        format!("{}: {}; {}", error.offset, error.message, error.help.unwrap_or_default())
+    };
+    assert_eq!(
+        said("size(inputs.hosts) > 0 && [1, 2].min() == 1"),
+        "33: no function is named min; did you mean math.least, as in math.least([1, 2])?"
+    );
+    assert_eq!(said("len(inputs.hosts)"), "0: no function is named len; did you mean size, as in size('abc')?");
+    assert_eq!(
+        said("inputs.host.toUpper()"),
+        "12: no function is named toUpper; did you mean upperAscii, as in 'a'.upperAscii()?"
+    );
+    assert_eq!(
+        said("inputs.host.startswith('a')"),
+        "12: no function is named startswith; did you mean startsWith, as in 'abc'.startsWith('a')?"
+    );
+    assert_eq!(
+        said("contains(inputs.host, 'a')"),
+        "0: no function is named contains; did you mean contains, as in 'abc'.contains('b')?"
+    );
+    assert!(said("math.pow(1, 2)").starts_with("5: no function is named math.pow; "));
+    assert!(said("base64.encode(inputs.host)").starts_with("7: no function is named encode; there is all, "));
+    assert_eq!(said("inputs.hosts.map(h)"), "13: map is not called with 1 arguments; write it as in [1].map(n, n + 1)");
+    assert!(said("frobnicate(1)").contains("there is bool, bytes, double, duration, dyn, has, int, "));
+}
+
+#[test]
+fn a_json_text_is_parsed_within_limits() {
+    let names = |text: Value| Scope([("result".to_owned(), json!({"stdout": text}))].into());
+    let of = |expression: &str, text: &str| {
+        let compiled = Expression::compile(expression).unwrap();
+        compiled.evaluate(&names(text.into())).map_err(|error| error.to_string())
+    };
+    let parse = |text: &str| of("parse_json(result.stdout)", text);
+    let whole = json!({"items": [{"n": 9_007_199_254_740_993_i64, "f": 1.5, "none": null}], "big": u64::MAX});
+    assert_eq!(parse(&whole.to_string()), Ok(whole.clone()));
+    assert_eq!(
+        of("parse_json(result.stdout).items[0].n + 1", &whole.to_string()),
+        Ok(json!(9_007_199_254_740_994_i64))
+    );
+    assert_eq!(of("parse_json(result.stdout).items.filter(i, i.f > 1.0).size()", &whole.to_string()), Ok(json!(1)));
+    let error = |text: &str| parse(text).unwrap_err();
+    assert_eq!(
+        error("error: no such pod in this cluster, of course"),
+        "parse_json: the text is no JSON: expected value at line 1 column 1; it begins with \"error: no such pod in this cluster, of c\""
+    );
+    assert_eq!(error(" "), "parse_json: the text is empty");
+    assert!(error(&"[".repeat(1000)).contains("recursion limit exceeded"));
+    assert!(
+        error(&format!("[{}1]", "1,".repeat(20_000))).contains("a list or map of 20001 items; the limit here is 20000")
+    );
+    let nested = "parse_json(result.stdout).map(a, [1].map(b, a + b))";
+    assert!(of(nested, &format!("[{}1]", "1,".repeat(1_000))).unwrap_err().contains("the limit here is 1000"));
+    let thousand = format!("[{}1]", "1,".repeat(999));
+    let again = of("[1, 2, 3].map(n, parse_json(result.stdout)[0])", &format!("[\"{}\"]", "x".repeat(1_000_000)));
+    assert_eq!(again, Err("parse_json: more than 2097152 bytes in one expression".to_owned()));
+    assert!(of("parse_json(result.stdout).map(n, parse_json(string(n)))", &thousand).is_ok());
+    assert!(Expression::compile("parse_json(1)").unwrap().evaluate(&names(Value::Null)).is_err());
+}
+
+#[test]
+fn a_line_break_inside_of_a_text_is_explained() {
+    let error = Expression::compile("inputs.host.split('\n')[0]").unwrap_err();
+    assert!(error.help.as_ref().is_some_and(|help| help.contains("write \\\\n there")), "{error:?}");
+    assert_eq!(Expression::compile("inputs.host.split('\\n')[0]").unwrap().evaluate(&scope()), Ok(json!("db-1")));
+}
+
+#[test]
 fn only_what_an_expression_names_is_looked_at() {
     let huge: Vec<Value> = (0..30_000).map(Value::from).collect();
     let names = Scope([("result".to_owned(), json!({"status": 200, "body": huge, "head": {"big": huge}}))].into());

@@ -86,9 +86,9 @@ fn verifications_are_checked() {
         ("parameters", step(&format!("{LOG}verify: {{uses: http, with: {{ulr: x}}, until: 'true'}}"))),
         ("not idempotent", step(&format!("{LOG}verify: {{uses: exec, with: {{argv: [check]}}, until: 'true'}}"))),
         (
-            "idempotent by its word",
+            "it only looks, by its word",
             step(&format!(
-                "{LOG}verify: {{uses: exec, with: {{argv: [check]}}, env: {{A: '{{{{ run.id }}}}'}}, idempotent: true, until: result.exit_code == 0}}"
+                "{LOG}verify: {{uses: exec, with: {{argv: [check]}}, env: {{A: '{{{{ run.id }}}}'}}, read_only: true, until: result.exit_code == 0}}"
             ))
         ),
         ("what the engine keeps", step(&format!("{LOG}verify: {{uses: wait, with: {{duration: 5s}}, until: 'true'}}"))),
@@ -110,10 +110,39 @@ fn verifications_are_checked() {
         (
             "wrong types",
             step(&format!(
-                "{LOG}verify: {{uses: 5, with: [], until: {{}}, every: x, within: true, timeout: 0s, idempotent: 1}}"
+                "{LOG}verify: {{uses: 5, with: [], until: {{}}, every: x, within: true, timeout: 0s, read_only: 1}}"
             ))
         ),
     ]));
+}
+
+#[test]
+fn what_only_looks_says_so() {
+    let budget = "uses: exec\nwith: {argv: [x]}\nread_only: true\nbudget: some";
+    assert_eq!(
+        told(&[
+            ("in place", step("uses: exec\nwith: {argv: [look]}\nread_only: true\nuntil: result.exit_code == 0")),
+            ("a look that does more", step("uses: http\nwith: {url: x}\nread_only: false\nbudget: some")),
+            ("a budget", step(budget)),
+            ("an undo", step("uses: exec\nwith: {argv: [x]}\nread_only: true\nundo: {uses: http, with: {url: x}}")),
+            ("not idempotent", step(&format!("{LOG}read_only: true\nidempotent: false"))),
+            ("wrong type", step(&format!("{LOG}read_only: maybe"))),
+            ("of a wait", step("uses: wait\nwith: {duration: 5s}\nread_only: true")),
+        ]),
+        "# in place\n(nothing)\n# a look that does more\n(nothing)\n\
+         # a budget\np.yaml:11:5: error[conflicting-keys]: what only looks has no targets to count, and read_only is true; remove budget, or say read_only: false\n\
+         # an undo\np.yaml:11:5: error[conflicting-keys]: what only looks leaves nothing to take back, and read_only is true; remove undo, or say read_only: false\n\
+         # not idempotent\np.yaml:11:5: error[conflicting-keys]: what only looks can be repeated, and read_only is true; remove idempotent, or say read_only: false\n\
+         # wrong type\np.yaml:10:16: error[wrong-type]: expected true or false, not a text; write true or false, without quotes\n\
+         # of a wait\np.yaml:10:5: error[not-applicable]: read_only means nothing for a wait: it has no attempts; remove it"
+    );
+    let of = |lines: &str| {
+        let step = plan(&step(lines)).steps.remove(2);
+        (step.acts, step.policy.idempotent, step.policy.retry.max_attempts)
+    };
+    assert_eq!(of("uses: exec\nwith: {argv: [look]}\naccept: side-effect-unguarded"), (true, false, 1));
+    assert_eq!(of("uses: exec\nwith: {argv: [look]}\nread_only: true"), (false, true, 3));
+    assert_eq!(of("uses: http\nwith: {url: x}\nread_only: false"), (true, true, 3));
 }
 
 #[test]

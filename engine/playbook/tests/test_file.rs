@@ -169,3 +169,14 @@ fn a_file_holds_more_than_a_thousand_tests_and_says_where_its_end_is() {
     let told = refused(&many);
     assert!(told.contains("more than 200000 values, aliases followed; split the file"), "{told}");
 }
+
+#[test]
+fn a_merge_key_is_told_once_and_as_in_playbooks() {
+    let text = "tests:\n  - &base\n    name: n\n    playbook: p\n    event: {inputs: {}}\n    expect: {run: succeeded}\n  - <<: *base\n    \
+                name: m\n    playbook: p\n    event: {inputs: {}}\n    expect: {run: failed}\n";
+    assert_eq!(
+        refused(text),
+        "x.test.yaml:7:5: error[merge-key]: merge keys (<<) are not part of the language; write the keys out, or give a whole value an \
+         anchor (&name) and repeat it (*name)"
+    );
+}

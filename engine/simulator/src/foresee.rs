@@ -1,6 +1,6 @@
 //! What an event would do, told beforehand: the run that it starts, and its steps as far as they can be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ pub struct ForeseenCall {
     pub uses: String,
     /// Its parameters, as far as they can be rendered.
     pub with: Preview,
+    /// Its environment, in the same way.
+    pub env: Preview,
 }
 
 /// A condition, told beforehand.
@@ -174,7 +176,7 @@ pub fn foresee(plan: &Arc<Plan>, plans: &[Arc<Plan>], stimulus: &Stimulus, now: 
         ("incident".to_owned(), json!({"key": key, "severity": severity, "title": title, "owner": plan.owner})),
         ("run".to_owned(), json!({"playbook": plan.name})),
     ]));
-    let names = Beforehand { scope, trigger: TriggerNames { cause }, item: None };
+    let names = Beforehand { scope, trigger: TriggerNames { cause }, item: None, open: BTreeSet::new() };
     let waves = waves(plan);
     let steps = plan.steps.iter().zip(waves).map(|(step, wave)| step_of(plan, step, wave, &names)).collect();
     Ok(Foresight { inputs: Arc::clone(inputs), key, severity, title, observes: observed.is_some(), steps })
@@ -185,6 +187,8 @@ struct Beforehand<'a> {
     scope: Scope,
     trigger: TriggerNames<'a>,
     item: Option<Value>,
+    /// The inputs that have no value yet.
+    open: BTreeSet<String>,
 }
 
 impl Names for Beforehand<'_> {
@@ -201,7 +205,8 @@ impl Beforehand<'_> {
     fn knows(&self, reference: &Reference) -> bool {
         let first = reference.rest.first().map(String::as_str);
         match reference.root.as_str() {
-            "inputs" | "event" | "alert" | "alerts" => true,
+            "inputs" => first.map_or(self.open.is_empty(), |name| !self.open.contains(name)),
+            "event" | "alert" | "alerts" => true,
             "item" => self.item.is_some(),
             "incident" => matches!(first, Some("key" | "title" | "owner")),
             "run" => first == Some("playbook"),
@@ -213,26 +218,66 @@ impl Beforehand<'_> {
         template.preview(self, &|reference| self.knows(reference))
     }
 
-    /// A call's parameters: where the inputs of a catalogue's action are known, those that its own action is given.
+    /// A call's parameters and environment, of an action of the catalogue those that its built-in one is given.
     fn call(&self, call: &Call) -> (Preview, Preview) {
         let Some((_, inputs)) = &call.alias else { return (self.preview(&call.with), self.preview(&call.env)) };
         let inputs = self.preview(inputs);
-        if !inputs.open.is_empty() || !inputs.errors.is_empty() {
+        if !inputs.errors.is_empty() {
             return (inputs, nothing());
         }
-        let scope = Scope(self.scope.0.clone().into_iter().chain([("inputs".to_owned(), inputs.value)]).collect());
-        let inner = Beforehand { scope, trigger: TriggerNames { cause: self.trigger.cause }, item: self.item.clone() };
-        (inner.preview(&call.with), inner.preview(&call.env))
+        let given = [("inputs".to_owned(), inputs.value.clone())];
+        let inner = Beforehand {
+            scope: Scope(self.scope.0.clone().into_iter().chain(given).collect()),
+            trigger: TriggerNames { cause: self.trigger.cause },
+            item: self.item.clone(),
+            open: inputs.open_keys.clone(),
+        };
+        (inner.preview(&call.with).of_inputs(&inputs), inner.preview(&call.env).of_inputs(&inputs))
     }
 
     fn with_item(&self, item: &Value) -> Beforehand<'_> {
         let trigger = TriggerNames { cause: self.trigger.cause };
-        Beforehand { scope: self.scope.clone(), trigger, item: Some(item.clone()) }
+        Beforehand { scope: self.scope.clone(), trigger, item: Some(item.clone()), open: self.open.clone() }
+    }
+}
+
+/// What is known once the inputs of an action are, told by what these inputs depend on.
+trait OfInputs {
+    fn of_inputs(self, inputs: &Preview) -> Self;
+}
+
+impl OfInputs for Preview {
+    fn of_inputs(mut self, inputs: &Preview) -> Self {
+        for name in &inputs.open_keys {
+            fill(&mut self.value, &format!("{{{{ inputs.{name} }}}}"), &inputs.value[name]);
+        }
+        let before = self.open.len();
+        self.open.retain(|path| path.split('.').next() != Some("inputs"));
+        if self.open.len() < before {
+            self.open.extend(inputs.open.iter().cloned());
+            self.open.sort();
+            self.open.dedup();
+        }
+        self
+    }
+}
+
+/// Puts a value in the place of a mark in all texts.
+fn fill(value: &mut Value, mark: &str, with: &Value) {
+    match value {
+        Value::String(text) if text == mark => *value = with.clone(),
+        Value::String(text) => {
+            let with = with.as_str().map_or_else(|| with.to_string(), str::to_owned);
+            *text = text.replace(mark, &with);
+        }
+        Value::Array(list) => list.iter_mut().for_each(|one| fill(one, mark, with)),
+        Value::Object(map) => map.values_mut().for_each(|one| fill(one, mark, with)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
 fn nothing() -> Preview {
-    Preview { value: json!({}), open: Vec::new(), errors: Vec::new() }
+    Preview { value: json!({}), open: Vec::new(), open_keys: BTreeSet::new(), errors: Vec::new() }
 }
 
 fn name_of(call: &Call) -> String {
@@ -294,7 +339,10 @@ fn step_of(plan: &Plan, step: &Step, wave: usize, names: &Beforehand<'_>) -> For
         every: until.every,
         within: until.within,
     };
-    let other = |call: &Call| ForeseenCall { uses: name_of(call), with: names.call(call).0 };
+    let other = |call: &Call| {
+        let (with, env) = names.call(call);
+        ForeseenCall { uses: name_of(call), with, env }
+    };
     Foreseen {
         step: step.key.clone(),
         phase: step.phase,

@@ -367,10 +367,7 @@ fn outcomes(recorded: &Recorded) -> impl FnMut(&Assignment, &State) -> Reply + '
         *number += 1;
         match known.and_then(|one| one.came.as_ref().map(|(outcome, came)| (outcome, came.since(one.at)))) {
             Some((outcome, takes)) => Reply { outcome: outcome.clone(), takes: takes.min(assignment.timeout) },
-            None => Reply {
-                outcome: Outcome::Succeeded { output: plausible(assignment.action.as_str()) },
-                takes: Duration::ZERO,
-            },
+            None => Reply { outcome: Outcome::Succeeded { output: plausible(assignment) }, takes: Duration::ZERO },
         }
     }
 }

@@ -200,6 +200,67 @@ fn a_step_is_done_only_once_its_verification_holds() {
 }
 
 #[test]
+fn the_conditions_of_the_catalogue_see_the_actions_inputs_and_those_of_the_step_the_playbooks() {
+    let mut catalogue = stanch_playbook::Catalogue::new();
+    let actions = r#"
+actions:
+  scale:
+    inputs: {wanted: {type: int, required: true}, title: {type: string, default: "{{ incident.title }}"}}
+    uses: http
+    with: {url: "x/{{ inputs.wanted }}", method: PUT}
+    retry: {max_attempts: 2, initial_interval: 1s, jitter: none, if: "error != inputs.title"}
+    verify: {uses: http, with: {url: "y/{{ inputs.wanted }}"}, until: result.status == inputs.wanted}
+    outputs: {more: "result.status + inputs.wanted", title: inputs.title}
+"#;
+    catalogue.load("a.catalogue.yaml", actions).unwrap();
+    let text = "playbook: down\ninputs: {wanted: {type: int, default: 1}}\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\n\
+                contain:\n  a: {uses: scale, with: {wanted: 404}, outputs: {own: inputs.wanted}}\n\
+                recover:\n  b: {uses: scale, with: {wanted: 7}, outputs: {more: inputs.wanted}, verify: {uses: http, with: {url: z}, until: result.status == 199 + inputs.wanted}}\n";
+    let plan =
+        stanch_playbook::load_with("test.yaml", text, &catalogue).unwrap_or_else(|bad| panic!("{bad}")).remove(0).plan;
+    let plan = stanch_playbook::Plan::from_canonical(plan.canonical()).unwrap();
+    let mut simulation = Simulation::new(vec![Arc::new(plan)], Settings::default()).checking();
+    let id = simulation.alert(&[("alertname", "Down")], FIRST, AlertStatus::Firing).runs[0];
+    end(&mut simulation, "PUT x/404", no());
+    pass(&mut simulation, 1);
+    end(&mut simulation, "PUT x/404", ok());
+    assert_eq!(*run(&simulation, id).steps[0].outputs, json!({"more": 604, "title": "a simulated alert", "own": 1}));
+    simulation.crash();
+    pass(&mut simulation, 5);
+    end(&mut simulation, "GET y/404", ok());
+    assert_eq!(state(&simulation, id, 0), "verifying");
+    pass(&mut simulation, 5);
+    end(&mut simulation, "GET y/404", not_yet());
+    assert_eq!(state(&simulation, id, 0), "succeeded");
+    end(&mut simulation, "PUT x/7", ok());
+    assert_eq!(run(&simulation, id).steps[1].outputs["more"], json!(1));
+    pass(&mut simulation, 5);
+    end(&mut simulation, "GET z", ok());
+    assert_eq!(run(&simulation, id).state(), "succeeded");
+}
+
+#[test]
+fn a_failure_that_the_catalogue_takes_for_final_is_not_repeated() {
+    let mut catalogue = stanch_playbook::Catalogue::new();
+    let actions = "actions:\n  put:\n    inputs: {final: {type: string, required: true}}\n    uses: http\n    with: {url: x, method: PUT}\n    retry: {if: error != inputs.final}\n";
+    catalogue.load("a.catalogue.yaml", actions).unwrap();
+    for (word, wanted) in [("refused", "failed"), ("other", "backoff")] {
+        let text = format!(
+            "playbook: down\ntriggers:\n  - alertmanager: {{matchers: ['alertname=\"Down\"']}}\ncontain:\n  a: {{uses: put, with: {{final: {word}}}}}\n"
+        );
+        let plan = stanch_playbook::load_with("test.yaml", &text, &catalogue).unwrap().remove(0).plan;
+        let mut simulation = Simulation::new(vec![Arc::new(plan)], Settings::default()).checking();
+        let id = simulation.alert(&[("alertname", "Down")], FIRST, AlertStatus::Firing).runs[0];
+        end(&mut simulation, "PUT x", no());
+        let state = match simulation.run(id) {
+            Some(run) => run.steps[0].state.as_str(),
+            None => "failed",
+        };
+        assert_eq!(state, wanted);
+    }
+}
+
+#[test]
 fn a_verification_that_does_not_hold_in_time_fails_the_step() {
     let (mut simulation, id) = on_down(VERIFIED);
     end(&mut simulation, "POST do", ok());

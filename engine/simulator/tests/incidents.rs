@@ -212,8 +212,7 @@ fn an_incident_is_taken_noted_and_merged_into_another() {
 
 #[test]
 fn a_freeze_stops_what_has_side_effects_and_nothing_else() {
-    let text =
-        "detect:\n  look: {uses: http, with: {url: x}}\ncontain:\n  act: {uses: http, with: {method: PUT, url: x}}\n";
+    let text = "detect:\n  look: {uses: exec, with: {argv: [x]}, read_only: true}\ncontain:\n  act: {uses: http, with: {url: x}, read_only: false}\n";
     let mut simulation = down(text);
     let freeze = || Command::Freeze { actor: Actor::person("ann"), reason: "a release".to_owned() };
     simulation.command(freeze()).unwrap();

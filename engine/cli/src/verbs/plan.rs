@@ -10,7 +10,7 @@ use stanch_playbook::Phase;
 use stanch_playbook::evaluate::Preview;
 use stanch_playbook::plan::OnUnknown;
 use stanch_playbook::time::shown_duration;
-use stanch_simulator::foresee::{Foreseen, Foresight, Foretold, Looks, NoRun, foresee};
+use stanch_simulator::foresee::{Foreseen, ForeseenCall, Foresight, Foretold, Looks, NoRun, foresee};
 use stanch_simulator::stimulus::Stimulus;
 
 use super::validate::plural;
@@ -166,11 +166,11 @@ fn people_step(out: &mut String, step: &Foreseen) {
         detail("takes", &takes(step));
     }
     if let Some((call, until)) = &step.verify {
-        detail("verify", &format!("{} {}, {}", call.uses, call.with.value, looks(until)));
+        detail("verify", &format!("{}, {}", other(call), looks(until)));
     }
     if let Some((call, after)) = &step.undo {
         let after = after.map(|after| format!("; by itself after {}", shown_duration(after))).unwrap_or_default();
-        detail("undo", &format!("{} {}{after}", call.uses, call.with.value));
+        detail("undo", &format!("{}{after}", other(call)));
     }
     if let Some(budget) = &step.budget {
         detail("budget", &format!("{budget}: over it, people are asked"));
@@ -187,6 +187,15 @@ fn people_step(out: &mut String, step: &Foreseen) {
     if step.continue_on_error {
         detail("failure", "is tolerated");
     }
+}
+
+/// Another action of a step, with its environment where it has one.
+fn other(call: &ForeseenCall) -> String {
+    let env = match call.env.value.as_object().is_some_and(|env| !env.is_empty()) {
+        true => format!(" env {}", call.env.value),
+        false => String::new(),
+    };
+    format!("{} {}{env}", call.uses, call.with.value)
 }
 
 fn condition_text(condition: &Foretold) -> String {
@@ -257,8 +266,8 @@ fn result(plan: &stanch_playbook::Plan, foresight: &Foresight) -> Value {
             "with": preview(&step.with),
             "targets": step.targets.iter().map(preview).collect::<Vec<_>>(),
             "until": step.until.as_ref().map(looks),
-            "verify": step.verify.as_ref().map(|(of, until)| json!({"uses": of.uses, "with": preview(&of.with), "until": looks(until)})),
-            "undo": step.undo.as_ref().map(|(of, after)| json!({"uses": of.uses, "with": preview(&of.with), "after_seconds": after.map(seconds)})),
+            "verify": step.verify.as_ref().map(|(of, until)| json!({"uses": of.uses, "with": preview(&of.with), "env": preview(&of.env), "until": looks(until)})),
+            "undo": step.undo.as_ref().map(|(of, after)| json!({"uses": of.uses, "with": preview(&of.with), "env": preview(&of.env), "after_seconds": after.map(seconds)})),
             "env": preview(&step.env),
             "side_effects": step.acts,
             "idempotent": step.idempotent,

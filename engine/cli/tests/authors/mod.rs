@@ -572,3 +572,27 @@ fn an_awaited_event_is_emitted_by_a_test_and_items_take_answers() {
     let tested = stanch(&["test", &path(&home, "")]);
     assert_eq!(tested.exit, 0, "{}", tested.out);
 }
+
+#[test]
+fn a_question_that_too_few_agreed_to_in_time_expired_whatever_follows() {
+    for (on_timeout, run) in [("deny", "failed"), ("approve", "succeeded")] {
+        let playbook = format!(
+            "playbook: p\ncontain:\n  ask: {{uses: approval, with: {{prompt: x, quorum: 2}}, timeout: 5m, on_timeout: {on_timeout}}}\n  \
+             act: {{needs: [ask], uses: http, with: {{url: x, method: PUT}}}}\n"
+        );
+        let test = |then: &str, expect: &str| {
+            format!("tests:\n  - {{name: n, playbook: p, event: {{inputs: {{}}}}, then: [{then}], expect: {expect}}}\n")
+        };
+        let (ann, bob) = ("{at: 1m, approve: {step: ask, by: ann}}", "{at: 2m, approve: {step: ask, by: bob}}");
+        let denied = "{at: 2m, deny: {step: ask, by: bob}}";
+        for (then, expect) in [
+            (ann.to_owned(), format!("{{run: {run}, approvals: {{ask: {{state: expired}}}}}}")),
+            (format!("{ann}, {bob}"), "{run: succeeded, approvals: {ask: {state: approved}}}".to_owned()),
+            (format!("{ann}, {denied}"), "{run: failed, approvals: {ask: {state: denied}}}".to_owned()),
+        ] {
+            let home = home(&[("p.yaml", &playbook), ("p.test.yaml", &test(&then, &expect))]);
+            let tested = stanch(&["test", &path(&home, "")]);
+            assert_eq!(tested.exit, 0, "{then}: {}{}", tested.out, tested.err);
+        }
+    }
+}

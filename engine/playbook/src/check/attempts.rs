@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Checker;
+use super::call::key_of;
 use super::names::Place;
-use crate::document::Node;
+use crate::catalogue::NamedAction;
+use crate::document::{Kind, Node};
 use crate::keys;
 use crate::plan::{Jitter, OnUnknown, Retry};
 
@@ -52,6 +54,27 @@ impl<'a> Checker<'a> {
             "ask" => OnUnknown::Ask,
             _ => OnUnknown::Fail,
         })
+    }
+
+    /// Whether a step, or an action of the catalogue, says that it only looks; else what `named` says for the step.
+    pub(super) fn read_only(&mut self, node: &Node, named: Option<&NamedAction>) -> Option<bool> {
+        let own = node.get("read_only").and_then(|node| self.bool(node));
+        let read_only = own.or(named.and_then(|action| action.read_only));
+        if read_only == Some(true) {
+            let repeats = node.get("idempotent").is_some_and(|node| matches!(node.kind, Kind::Bool(false)));
+            for (key, told, why) in [
+                ("idempotent", repeats, "what only looks can be repeated"),
+                ("undo", true, "what only looks leaves nothing to take back"),
+                ("budget", true, "what only looks has no targets to count"),
+            ] {
+                if let Some(place) = key_of(node, key).filter(|_| told) {
+                    self.report
+                        .error("conflicting-keys", place, format!("{why}, and read_only is true"))
+                        .help(format!("remove {key}, or say read_only: false"));
+                }
+            }
+        }
+        read_only
     }
 
     pub(super) fn retry(&mut self, node: &'a Node, place: Place) -> PartialRetry {

@@ -206,15 +206,18 @@ impl<'a> Checker<'a> {
                 .help("add until: \"result.status == 200\", or what else shows that it is done");
         }
         let timeout = node.get("timeout").and_then(|node| self.duration(node));
-        let idempotent = node.get("idempotent").and_then(|node| self.bool(node));
+        let looks = node.get("read_only").and_then(|node| self.bool(node)).unwrap_or(false);
         let (signature, call) = called?;
-        let named = named_in(self.catalogue, node).map(|(_, action)| action);
-        let idempotent = idempotent.or(named.and_then(|action| action.idempotent));
-        if !idempotent.unwrap_or_else(|| signature.idempotent(&call.with)) {
+        let said = named_in(self.catalogue, node).and_then(|(_, action)| action.idempotent);
+        if !looks && !said.unwrap_or_else(|| signature.idempotent(&call.with)) {
             let span = node.get("uses").map_or(node.span, |node| node.span);
             self.report
-                .error("may-happen-twice", span, format!("{} is not idempotent, and a verification is repeated", signature.name))
-                .help("verify with an action that changes nothing, or say idempotent: true in verify where this one does not");
+                .error(
+                    "may-happen-twice",
+                    span,
+                    format!("{} is not idempotent, and a verification is repeated", signature.name),
+                )
+                .help("verify with an action that only looks, or say read_only: true in verify where this one does");
         }
         let until = until?;
         let within = Duration::from_millis(until.within_ms);

@@ -104,9 +104,12 @@ impl<'a> Checker<'a> {
         let outputs = self.outputs(node.get("outputs"), at(Part::Outputs));
         let on_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::STEP_ON_UNKNOWN));
         let (base, with) = (signature?, with?);
-        let said = idempotent.unwrap_or_else(|| base.idempotent(&with));
+        let read_only = self.read_only(node, None);
+        let looks = read_only == Some(true);
+        let said = looks || idempotent.unwrap_or_else(|| base.idempotent(&with));
         self.consistent(node, base.name, said, on_unknown, verify.is_some());
-        let unguarded = !said && base.acts(&with) && verify.is_none() && undo.is_none();
+        let acts = read_only.map_or_else(|| base.acts(&with), |looks| !looks);
+        let unguarded = !said && acts && verify.is_none() && undo.is_none();
         let accept = self.accepted_of_all(node, unguarded);
         let mut secrets = std::collections::BTreeSet::new();
         let calls = verify.iter().map(|verify| &verify.call).chain(undo.iter().map(|undo| &undo.call));
@@ -129,7 +132,8 @@ impl<'a> Checker<'a> {
             secrets,
             retry,
             on_unknown,
-            idempotent,
+            idempotent: if looks { Some(true) } else { idempotent },
+            read_only,
             timeout,
             verify,
             undo,

@@ -74,11 +74,6 @@ impl Part {
         }
     }
 
-    /// Whether it holds templates, not conditions.
-    fn is_template(self) -> bool {
-        matches!(self, Self::Each | Self::Verify | Self::Undo)
-    }
-
     fn has_result(self) -> bool {
         matches!(self, Self::Outputs | Self::Until | Self::Retry | Self::VerifyUntil | Self::Undo | Self::UndoRetry)
     }
@@ -230,9 +225,7 @@ impl<'a> Checker<'a> {
         }
         usable.extend(["incident", "run"]);
         match place {
-            Place::Step { .. } | Place::Defaults => usable.push("inputs"),
-            // Conditions are evaluated where the step stands, whose inputs are the playbook's.
-            Place::Catalogue(part) => usable.extend(part.is_template().then_some("inputs")),
+            Place::Step { .. } | Place::Defaults | Place::Catalogue(_) => usable.push("inputs"),
             Place::CatalogueDefault | Place::Trigger(_) => {}
         }
         match place {
@@ -267,10 +260,6 @@ impl<'a> Checker<'a> {
             ("item" | "steps", Place::Catalogue(_) | Place::CatalogueDefault) => {
                 let help = "declare an input, and let the step give it".to_owned();
                 ("unknown-name", format!("the catalogue knows no {root}; it belongs to a playbook"), Some(help))
-            }
-            ("inputs", Place::Catalogue(_)) => {
-                let help = "use result, event, alert, incident or run here; inputs stand in with and env".to_owned();
-                ("unknown-name", "a condition of the catalogue cannot name inputs".to_owned(), Some(help))
             }
             ("inputs", Place::CatalogueDefault) => {
                 let help = "use event, alert, alerts, incident or run".to_owned();

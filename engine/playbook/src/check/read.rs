@@ -38,7 +38,7 @@ impl<'a> Checker<'a> {
     /// Reports keys that the language does not know.
     pub(super) fn known_keys(&mut self, entries: &[(Key, Node)], known: &[keys::Key], what: &str) {
         for (key, _) in entries {
-            if known.iter().any(|known| known.name == key.text) || key.text == "<<" {
+            if known.iter().any(|known| known.name == key.text) {
                 continue;
             }
             let names = known.iter().map(|known| known.name);

@@ -12,6 +12,7 @@ use super::catalogue;
 use super::identifier;
 use super::names::{Part, Place};
 use crate::actions::{self, APPROVAL, PLAYBOOK, Signature, WAIT};
+use crate::catalogue::NamedAction;
 use crate::diagnostic::Span;
 use crate::document::{Key, Kind, Node};
 use crate::keys;
@@ -49,26 +50,33 @@ impl<'a> Checker<'a> {
             self.artifacts(artifacts, signature, &mut call.with);
         }
         let named = catalogue::named_in(self.catalogue, node).map(|(_, action)| action);
+        let mut of_action = named.map(NamedAction::conditions_on_inputs).unwrap_or_default();
         let mut outputs = named.map(|action| action.outputs.clone()).unwrap_or_default();
-        outputs.extend(self.outputs(node.get("outputs"), at(Part::Outputs)));
+        for (output, text) in self.outputs(node.get("outputs"), at(Part::Outputs)) {
+            of_action.outputs.remove(&output);
+            outputs.insert(output, text);
+        }
         let own_retry = node.get("retry").map(|node| self.retry(node, at(Part::Retry))).unwrap_or_default();
         let own_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::STEP_ON_UNKNOWN));
         let own_idempotent = node.get("idempotent").and_then(|node| self.bool(node));
+        let read_only = self.read_only(node, named).filter(|_| !kept);
         let timeout = node.get("timeout").and_then(|node| self.duration(node));
         let timeout = timeout.or(named.and_then(|action| action.timeout));
         let on_timeout = node.get("on_timeout").and_then(|node| self.on_timeout(node, signature));
         let until = self.until(node, at(Part::Until), &POLLING);
         let verify = node.get("verify").and_then(|node| self.verify(node, at, secrets, defaults));
         let undo = node.get("undo").and_then(|node| self.undo(node, at, secrets, defaults));
-        let of_action = |part: &mut CallModel| part.alias.clone_from(&call.alias);
+        of_action.retry_if &= own_retry.condition.is_none();
+        of_action.verify &= node.get("verify").is_none();
+        let with_inputs = |part: &mut CallModel| part.alias.clone_from(&call.alias);
         let verify = verify.or_else(|| {
             let mut verify = named.and_then(|action| action.verify.clone()).filter(|_| node.get("verify").is_none())?;
-            of_action(&mut verify.call);
+            with_inputs(&mut verify.call);
             Some(verify)
         });
         let undo = undo.or_else(|| {
             let mut undo = named.and_then(|action| action.undo.clone()).filter(|_| node.get("undo").is_none())?;
-            of_action(&mut undo.call);
+            with_inputs(&mut undo.call);
             Some(undo)
         });
         let ends = self.ends(node, index, named.map(|action| action.ends.as_slice()).unwrap_or_default());
@@ -77,6 +85,7 @@ impl<'a> Checker<'a> {
         let continue_on_error = node.get("continue_on_error").and_then(|node| self.bool(node)).unwrap_or(false);
 
         let said = own_idempotent.or(named.and_then(|action| action.idempotent)).or(defaults.idempotent);
+        let said = if read_only == Some(true) { Some(true) } else { said };
         let idempotent = said.filter(|_| !kept).unwrap_or_else(|| signature.idempotent(&call.with));
         let said = own_unknown.or(named.and_then(|action| action.on_unknown));
         let on_unknown = said.or(defaults.on_unknown.filter(|_| !kept)).unwrap_or(match idempotent {
@@ -109,6 +118,8 @@ impl<'a> Checker<'a> {
             outputs,
             continue_on_error,
             alias: call.alias,
+            of_action,
+            read_only,
             foreach,
             until,
             verify,
@@ -189,7 +200,7 @@ impl<'a> Checker<'a> {
                 }
                 "outputs" => ("it has no result", "remove it"),
                 "timeout" => ("the attempts of the undo have a timeout of their own", "set timeout in the undo itself"),
-                "retry" | "on_unknown" | "idempotent" => ("it has no attempts", "remove it"),
+                "retry" | "on_unknown" | "idempotent" | "read_only" => ("it has no attempts", "remove it"),
                 _ => ("no worker executes it", "remove it"),
             };
             self.report.error("not-applicable", key.span, format!("{name} means nothing for {what}: {why}")).help(help);

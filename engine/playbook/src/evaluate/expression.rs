@@ -8,7 +8,7 @@ use cel::objects::{Key, Map as CelMap};
 use serde_json::{Number, Value};
 
 use super::path::Reference;
-use super::{CompileError, EvaluationError, Names, scan, type_name};
+use super::{CompileError, EvaluationError, INPUTS_OF_ACTION, Names, functions, scan, type_name};
 
 /// The longest list that a condition may see: an evaluation costs about a microsecond an item.
 const ITEMS: usize = 20_000;
@@ -43,9 +43,10 @@ const RESERVED: [&str; 18] = [
     "optional",
 ];
 
-static ENV: LazyLock<Arc<cel::Env>> = LazyLock::new(|| {
+pub(super) static ENV: LazyLock<Arc<cel::Env>> = LazyLock::new(|| {
     let mut env = cel::Env::stdlib();
     env.add_extension(cel::extensions::strings).expect("the standard library declares none of these");
+    env.add_extension(cel::extensions::math).expect("neither it nor that of strings declares any of these");
     Arc::new(env)
 });
 
@@ -61,6 +62,10 @@ struct Inner {
     roots: Vec<String>,
     references: Vec<Reference>,
     items: usize,
+    /// Whether it calls `parse_json`.
+    parses: bool,
+    /// Whether its `inputs` are those of an action of the catalogue.
+    of_action: bool,
 }
 
 /// Which parts of a value an expression looks at.
@@ -74,8 +79,20 @@ impl Expression {
     /// Compiles a text.
     ///
     /// # Errors
-    /// [`CompileError`] where it is over 2 KiB, over 200 operators, over 32 levels, or no CEL.
+    /// [`CompileError`] where it is over 2 KiB, over 200 operators, over 32 levels, no CEL, or calls what is no function.
     pub fn compile(text: &str) -> Result<Self, CompileError> {
+        Self::compile_for(text, false)
+    }
+
+    /// The same for a condition of an action of the catalogue: `inputs` are those of that action.
+    ///
+    /// # Errors
+    /// As [`Expression::compile`].
+    pub fn compile_of_action(text: &str) -> Result<Self, CompileError> {
+        Self::compile_for(text, true)
+    }
+
+    fn compile_for(text: &str, of_action: bool) -> Result<Self, CompileError> {
         let shallow = scan::expression(text)?;
         if text.trim().is_empty() {
             return Err(CompileError::new(0, "the expression is empty"));
@@ -90,9 +107,14 @@ impl Expression {
             deepest: 0,
             level: 0,
             levels: 0,
+            parses: false,
+            unknown: None,
         };
         walk.expression(program.expression(), 0);
-        let Walk { used, references, deepest, levels, .. } = walk;
+        let Walk { used, references, deepest, levels, parses, unknown, .. } = walk;
+        if let Some(error) = unknown {
+            return Err(error);
+        }
         if levels > LEVELS {
             return Err(CompileError::new(0, format!("expression of {levels} levels; the limit is {LEVELS}"))
                 .help("split it over the outputs of several steps"));
@@ -104,7 +126,7 @@ impl Expression {
         }
         let roots = used.keys().cloned().collect();
         let items = if deepest > 1 { NESTED_ITEMS } else { ITEMS };
-        Ok(Self(Arc::new(Inner { text: text.to_owned(), program, used, roots, references, items })))
+        Ok(Self(Arc::new(Inner { text: text.to_owned(), program, used, roots, references, items, parses, of_action })))
     }
 
     /// The text it was compiled from.
@@ -133,9 +155,13 @@ impl Expression {
     pub fn evaluate(&self, names: &dyn Names) -> Result<Value, EvaluationError> {
         let mut context = cel::Context::with_env(Arc::clone(&ENV));
         for (root, used) in &self.0.used {
-            if let Some(value) = names.get(root) {
+            let asked = if self.0.of_action && root == "inputs" { INPUTS_OF_ACTION } else { root };
+            if let Some(value) = names.get(asked) {
                 context.add_variable_from_value(root.as_str(), to_cel(&value, used, self.0.items)?);
             }
+        }
+        if self.0.parses {
+            functions::add_parse_json(&mut context, self.0.items);
         }
         let result = self.0.program.execute(&context).map_err(|error| execution_error(&error))?;
         let mut left = RESULT_NODES;
@@ -181,6 +207,12 @@ fn syntax_error(text: &str, errors: &cel::ParseErrors) -> CompileError {
     if text.contains("{{") {
         return error.help("this key is CEL: write names without braces, such as inputs.host");
     }
+    if message.starts_with("token recognition error") && text.contains('\n') {
+        return error.help(
+            "a line breaks inside of a text: YAML makes one of \\n in double quotes; write \\\\n there, or put the expression in \
+             single quotes",
+        );
+    }
     match [(" and ", "&&"), (" or ", "||"), ("not ", "!")].into_iter().find(|(word, _)| text.contains(word)) {
         Some((word, operator)) => error.help(format!("CEL writes {} as {operator}", word.trim())),
         None => error,
@@ -189,6 +221,9 @@ fn syntax_error(text: &str, errors: &cel::ParseErrors) -> CompileError {
 
 fn execution_error(error: &cel::ExecutionError) -> EvaluationError {
     let message = match error {
+        cel::ExecutionError::FunctionError { function, message } if function == functions::PARSE_JSON => {
+            format!("{function}: {message}")
+        }
         cel::ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
         cel::ExecutionError::UndeclaredReference(name) => format!("{name} has no value here"),
         other => {
@@ -217,7 +252,7 @@ fn to_cel(value: &Value, used: &Used, items: usize) -> Result<cel::Value, Evalua
     }
 }
 
-fn whole(value: &Value, items: usize) -> Result<cel::Value, EvaluationError> {
+pub(super) fn whole(value: &Value, items: usize) -> Result<cel::Value, EvaluationError> {
     let limit = |length: usize| match length > items {
         true => Err(EvaluationError::new(format!("a list or map of {length} items; the limit here is {items}"))),
         false => Ok(()),
@@ -283,6 +318,9 @@ struct Walk<'a> {
     deepest: usize,
     level: usize,
     levels: usize,
+    parses: bool,
+    /// What is wrong with the first call of a function that does not exist.
+    unknown: Option<CompileError>,
 }
 
 impl<'a> Walk<'a> {
@@ -302,6 +340,14 @@ impl<'a> Walk<'a> {
         match &expression.expr {
             Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) => {}
             Expr::Call(call) => {
+                self.parses |= call.func_name == functions::PARSE_JSON;
+                if self.unknown.is_none() {
+                    // The parser's place of a call is its bracket.
+                    let end = self.offset(expression.id);
+                    let named = self.text.get(..end).is_some_and(|before| before.ends_with(&call.func_name));
+                    let at = if named { end - call.func_name.len() } else { end };
+                    self.unknown = functions::unknown(call, at);
+                }
                 if let Some(target) = &call.target {
                     self.expression(target, depth);
                 }
@@ -350,10 +396,15 @@ impl<'a> Walk<'a> {
             used = used.parts.entry((*part).to_owned()).or_default();
         }
         used.whole = true;
-        let characters = self.program.source_info().offset_for(id).map_or(0, |(start, _)| start as usize);
-        let offset = self.text.char_indices().nth(characters).map_or(0, |(at, _)| at);
+        let offset = self.offset(id);
         let rest = rest.iter().map(|part| (*part).to_owned()).collect();
         self.references.push(Reference { root: root.to_owned(), rest, offset });
+    }
+
+    /// The byte at which a part of the expression begins.
+    fn offset(&self, id: u64) -> usize {
+        let characters = self.program.source_info().offset_for(id).map_or(0, |(start, _)| start as usize);
+        self.text.char_indices().nth(characters).map_or(0, |(at, _)| at)
     }
 }
 

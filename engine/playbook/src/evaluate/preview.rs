@@ -1,5 +1,7 @@
 //! Templates before a run: what can be rendered already, and what cannot yet.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::path::Reference;
@@ -13,6 +15,8 @@ pub struct Preview {
     pub value: Value,
     /// The names that have no value yet, sorted.
     pub open: Vec<String>,
+    /// The keys of the map, where it is one, in which these stand.
+    pub open_keys: BTreeSet<String>,
     /// Why some of it will not be rendered at all, each with its place.
     pub errors: Vec<String>,
 }
@@ -21,11 +25,9 @@ impl ValueTemplate {
     /// Renders what has a value by the word of `known`. Secrets are shown by name.
     #[must_use]
     pub fn preview(&self, names: &dyn Names, known: &dyn Fn(&Reference) -> bool) -> Preview {
-        let mut previewer = Previewer { names, known, open: Vec::new(), errors: Vec::new() };
+        let mut previewer = Previewer::new(names, known);
         let value = previewer.node(self.node(), &mut Vec::new());
-        previewer.open.sort();
-        previewer.open.dedup();
-        Preview { value, open: previewer.open, errors: previewer.errors }
+        previewer.told(value)
     }
 }
 
@@ -33,9 +35,9 @@ impl Template {
     /// The text, with what has a value by the word of `known` in it.
     #[must_use]
     pub fn preview(&self, names: &dyn Names, known: &dyn Fn(&Reference) -> bool) -> Preview {
-        let mut previewer = Previewer { names, known, open: Vec::new(), errors: Vec::new() };
+        let mut previewer = Previewer::new(names, known);
         let value = Value::String(previewer.template(self, &mut Vec::new()));
-        Preview { value, open: previewer.open, errors: previewer.errors }
+        previewer.told(value)
     }
 }
 
@@ -43,10 +45,21 @@ struct Previewer<'a> {
     names: &'a dyn Names,
     known: &'a dyn Fn(&Reference) -> bool,
     open: Vec<String>,
+    open_keys: BTreeSet<String>,
     errors: Vec<String>,
 }
 
-impl Previewer<'_> {
+impl<'a> Previewer<'a> {
+    fn new(names: &'a dyn Names, known: &'a dyn Fn(&Reference) -> bool) -> Self {
+        Self { names, known, open: Vec::new(), open_keys: BTreeSet::new(), errors: Vec::new() }
+    }
+
+    fn told(mut self, value: Value) -> Preview {
+        self.open.sort();
+        self.open.dedup();
+        Preview { value, open: self.open, open_keys: self.open_keys, errors: self.errors }
+    }
+
     fn node(&mut self, node: &Node, place: &mut Vec<String>) -> Value {
         match node {
             Node::Literal(value) => value.clone(),
@@ -54,6 +67,7 @@ impl Previewer<'_> {
                 let reference = Reference { root: path.root.clone(), rest: path.rest.clone(), offset: 0 };
                 if !(self.known)(&reference) {
                     self.open.push(path.to_string());
+                    self.open_keys.extend(place.first().cloned());
                     return Value::String(format!("{{{{ {path} }}}}"));
                 }
                 path.value(self.names).unwrap_or_else(|error| self.fail(place, &error.to_string()))
@@ -91,6 +105,7 @@ impl Previewer<'_> {
         let open: Vec<&Reference> = template.references().iter().filter(|one| !(self.known)(one)).collect();
         if !open.is_empty() {
             self.open.extend(open.into_iter().map(Reference::path));
+            self.open_keys.extend(place.first().cloned());
             // What is known of it is rendered all the same, where it is no more than paths.
             let Some(parts) = template.parts() else { return template.source().to_owned() };
             let mut text = String::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use stanch_core::record::Verdict;
 use stanch_core::run::StepState;
 use stanch_core::{Assignment, Body, RunId};
 use stanch_playbook::StepKey;
@@ -207,11 +208,14 @@ impl Tester<'_> {
             };
             agree(wanted, &with_marks(&target.with))?;
         }
-        let last = question.answers.last().map(|(_, verdict, _)| verdict.as_str());
-        let seen = match last {
-            _ if matches!(of.state, StepState::Waiting { .. }) => "open",
-            Some(verdict) => verdict,
-            None => "expired",
+        let answers = || question.answers.iter().map(|(_, verdict, _)| *verdict);
+        let agreed = answers().filter(|verdict| *verdict == Verdict::Approved).count();
+        let seen = match () {
+            () if matches!(of.state, StepState::Waiting { .. }) => "open",
+            () if answers().any(|verdict| verdict == Verdict::Denied) => "denied",
+            () if agreed >= question.asked.quorum as usize => "approved",
+            // Too few agreed in time, whatever follows on that.
+            () => "expired",
         };
         state.map_or(Ok(()), |state| same(state, seen))
     }
