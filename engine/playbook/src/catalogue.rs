@@ -49,6 +49,8 @@ pub(crate) struct NamedAction {
     pub timeout: Option<Duration>,
     pub verify: Option<VerifyModel>,
     pub undo: Option<UndoModel>,
+    /// The actions whose effects are final once this one has succeeded.
+    pub ends: Vec<String>,
     pub outputs: BTreeMap<String, String>,
     /// The codes of warnings that are answered for every step that uses it.
     pub accept: Vec<String>,

@@ -324,6 +324,11 @@ pub(crate) const STEP: &[Key] = &[
     key("verify", Shape::Defined("verify"), "What must hold before the step is done, and how to find out."),
     key("undo", Shape::Defined("undo"), "How the step is taken back."),
     key(
+        "ends",
+        Shape::Texts,
+        "Earlier steps whose effects are final once this one has succeeded: they are not taken back any more.",
+    ),
+    key(
         "outputs",
         Shape::MapOf(&Shape::Cel),
         "CEL over result and the rest, for each output; steps.<name>.outputs has them, steps.<name>.items where the step has foreach.",
@@ -411,6 +416,11 @@ pub(crate) const NAMED_ACTION: &[Key] = &[
     key("timeout", Shape::Duration, "The limit for each attempt, unless the step says."),
     key("verify", Shape::Defined("verify"), "How it is verified, unless the step says."),
     key("undo", Shape::Defined("undo"), "How it is taken back, unless the step says."),
+    key(
+        "ends",
+        Shape::Texts,
+        "Other actions of the catalogue: what earlier steps did with them is final once this one has succeeded, and not taken back any more.",
+    ),
     key("outputs", Shape::MapOf(&Shape::Cel), "CEL over result, for each output; a step can add more."),
     key(
         "accept",

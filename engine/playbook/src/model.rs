@@ -112,6 +112,8 @@ pub(crate) struct StepModel {
     pub verify: Option<VerifyModel>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<UndoModel>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_timeout: Option<OnTimeout>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -313,6 +315,13 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         index.get(&key).copied().ok_or_else(|| PlanError(format!("needs the unknown step {name:?}")))
     });
     let needs = needs.collect::<Result<_, _>>()?;
+    let by_name = |name: &str| {
+        let found = index.iter().find(|(key, _)| key.as_str().split_once('.').is_some_and(|(_, step)| step == name));
+        found.map(|(_, index)| *index)
+    };
+    let ends = model.ends.iter();
+    let ends = ends.map(|name| by_name(name).ok_or_else(|| PlanError(format!("ends the unknown step {name:?}"))));
+    let ends = ends.collect::<Result<_, _>>()?;
     let acts = model.acts();
     let of_action = model.of_action;
     let output =
@@ -324,9 +333,9 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         PLAYBOOK => child(&model.with)?,
         UNDO => {
             let name = text(&model.with, "step").unwrap_or_default();
-            let found =
-                index.iter().find(|(key, _)| key.as_str().split_once('.').is_some_and(|(_, step)| step == name));
-            Uses::Undo { step: *found.ok_or_else(|| PlanError(format!("takes back the unknown step {name:?}")))?.1 }
+            Uses::Undo {
+                step: by_name(&name).ok_or_else(|| PlanError(format!("takes back the unknown step {name:?}")))?,
+            }
         }
         _ => Uses::Action(call(&CallModel { uses: model.uses, with: model.with, env: model.env, alias: model.alias })?),
     };
@@ -344,6 +353,7 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         until: model.until.as_ref().map(|model| until(model, false)).transpose()?,
         verify: model.verify.as_ref().map(|model| verify(model, of_action.verify)).transpose()?,
         undo: model.undo.as_ref().map(undo).transpose()?,
+        ends,
         outputs: outputs?,
         continue_on_error: model.continue_on_error,
         runs_on: model.runs_on,

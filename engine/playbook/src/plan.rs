@@ -234,6 +234,8 @@ pub struct Step {
     pub verify: Option<Verify>,
     /// How it is taken back.
     pub undo: Option<Undo>,
+    /// Indexes of the steps whose effects are final once this one has succeeded: they are not taken back any more.
+    pub ends: Vec<usize>,
     /// The pool of workers that executes it.
     pub runs_on: Option<String>,
     /// The budget that its targets are counted against.

@@ -219,6 +219,17 @@ fn a_named_action_knows_its_files_and_what_it_did() {
 }
 
 #[test]
+fn a_named_action_ends_what_others_did_before_it() {
+    let mut catalogue = Catalogue::new();
+    let text = "actions:\n  hold: {uses: http, with: {method: PUT, url: x}, undo: {uses: http, with: {method: DELETE, url: x}}}\n  free: {uses: http, with: {method: DELETE, url: x}, ends: [hold, unused]}\n";
+    catalogue.load("c.catalogue.yaml", text).unwrap();
+    let text = "playbook: p\ncontain: hold, free, hold\n";
+    let plan = load_with("p.yaml", text, &catalogue).map_err(|error| error.to_string()).unwrap().remove(0).plan;
+    let ends: Vec<_> = plan.steps.iter().map(|step| (step.name.as_str(), step.ends.clone())).collect();
+    assert_eq!(ends, [("hold", vec![]), ("free", vec![0]), ("hold_2", vec![])]);
+}
+
+#[test]
 fn a_named_action_is_its_built_in_one_with_inputs() {
     let text = "playbook: p\ninputs: {hosts: {type: list}}\ndefaults: {timeout: 1m, retry: {max_attempts: 2, backoff: 3}, idempotent: false}\ncontain:\n  \
                 a: {uses: revoke_token, with: {hosts: '{{ inputs.hosts }}', reason: drill}}\n  \

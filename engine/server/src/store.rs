@@ -12,6 +12,7 @@ use stanch_core::{IllegalTransition, Sequence, State};
 use stanch_journal::{
     AppendError, Journal, OpenError, Options as JournalOptions, Reader, SledJournal, Table, Views, snapshot,
 };
+use stanch_playbook::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::summary::{DeadLetterSummary, IncidentSummary, RunSummary};
@@ -78,6 +79,8 @@ pub enum StartError {
 struct KeepFrom {
     sequence: Sequence,
     runs: Vec<KeptRun>,
+    /// The time of the last record.
+    time: Timestamp,
 }
 
 #[derive(serde::Deserialize)]
@@ -109,10 +112,13 @@ impl Store {
         let directory = data.join("views");
         // What no snapshot holds must not be removed: without one everything stays.
         let keep = snapshot::read_snapshot::<KeepFrom>(&directory, SNAPSHOT_VERSION, reach);
-        let keep = keep.map(|(_, from)| from.first()).unwrap_or_default();
-        let removed = journal.retain(crate::clock::wall(), RETENTION, keep)?;
-        if removed > 0 {
-            tracing::info!(segments = removed, "journal segments past their retention were removed");
+        if let Some((_, from)) = keep {
+            // By the records' own time: a clock that is years ahead at the start removes nothing.
+            let now = from.time.min(crate::clock::wall());
+            let removed = journal.retain(now, RETENTION, from.first())?;
+            if removed > 0 {
+                tracing::info!(segments = removed, "journal segments past their retention were removed");
+            }
         }
         Self::assemble(Box::new(journal), directory)
     }
@@ -312,4 +318,17 @@ pub(crate) fn start_writer(mut store: Store) -> (std::sync::mpsc::Sender<Order>,
     };
     std::thread::Builder::new().name("journal".to_owned()).spawn(run).expect("a thread can be started");
     (orders, outbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_goes_by_the_time_of_the_last_record_in_the_snapshot() {
+        let mut state = State::default();
+        (state.time, state.sequence) = (Timestamp::from_millis(1_789_999_000_000), Sequence(7));
+        let from: KeepFrom = serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap();
+        assert_eq!((from.time, from.first()), (state.time, Sequence(7)));
+    }
 }

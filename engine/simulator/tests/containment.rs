@@ -530,3 +530,24 @@ fn where_one_failure_is_enough_no_further_item_begins() {
     assert_eq!(&**run.steps[0].state.error().unwrap(), "1 of 3 items failed, 1 did not begin; item 1 (\"b\"): refused");
     stanch_simulator::check_history(&simulation.records).unwrap();
 }
+
+#[test]
+fn what_a_later_step_made_final_is_not_taken_back_any_more() {
+    let text = "contain:\n  a: {uses: http, with: {method: PUT, url: one}, undo: {uses: http, with: {method: DELETE, url: one}, after: 1h}}\nrecover:\n  b: {uses: http, with: {method: PUT, url: two}, ends: [a]}\n";
+    let (mut simulation, id) = on_down(text);
+    end(&mut simulation, "PUT one", ok());
+    assert_eq!(inforce(&simulation).len(), 1);
+    end(&mut simulation, "PUT two", ok());
+    assert!(inforce(&simulation).is_empty());
+    assert_eq!(run(&simulation, id).state(), "succeeded");
+    pass(&mut simulation, 7200);
+    assert!(under_way(&simulation).is_empty(), "its lease is over too");
+    let (mut simulation, _) = on_down(text);
+    end(&mut simulation, "PUT one", ok());
+    for _ in 0..3 {
+        end(&mut simulation, "PUT two", no());
+        pass(&mut simulation, 60);
+    }
+    assert_eq!(inforce(&simulation).len(), 1, "a step that failed makes nothing final");
+    stanch_simulator::check_history(&simulation.records).unwrap();
+}

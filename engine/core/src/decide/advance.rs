@@ -11,8 +11,8 @@ use super::attempts::settled_at;
 use crate::id::RunId;
 use crate::names::{StepNames, render};
 use crate::record::{
-    Ending, Held, ItemsEnded, ItemsFailure, ItemsStarted, RunFinished, RunOutcome, RunReleased, StepEnded, StepWaiting,
-    Waiting,
+    ContainmentEnded, Ending, Held, ItemsEnded, ItemsFailure, ItemsStarted, RunFinished, RunOutcome, RunReleased,
+    StepEnded, StepWaiting, Waiting,
 };
 use crate::run::{Place, Rendered, Run, StepState};
 
@@ -44,6 +44,7 @@ impl Draft {
             }
             // A step that ends without an attempt may free or block others of its phase.
             while self.advance_phase(id, &plan, phase) {}
+            self.end_what_is_final(id, &plan, phase);
             let Some(run) = self.state.runs.get(&id) else { return };
             let over = |(step, of): (&Arc<crate::run::StepRun>, &Step)| of.phase != phase || step.state.is_over();
             if !run.steps.iter().zip(&plan.steps).all(over) {
@@ -51,6 +52,24 @@ impl Draft {
             }
         }
         self.finish_run(id, &plan);
+    }
+
+    /// What a step that succeeded made final is not in force any more.
+    fn end_what_is_final(&mut self, id: RunId, plan: &Plan, phase: Phase) {
+        for (index, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.phase == phase) {
+            for target in &step.ends {
+                let Some(run) = self.state.runs.get(&id) else { return };
+                if !matches!(run.steps[index].state, StepState::Succeeded) {
+                    break;
+                }
+                let inforce = self.state.inforce_of(id, &plan.steps[*target].key);
+                let free = inforce.filter(|containment| !containment.state.is_under_way());
+                let ended: Vec<_> = free.map(|containment| containment.id).collect();
+                for containment in ended {
+                    self.emit(ContainmentEnded { containment, reason: format!("{} made it final", step.key) });
+                }
+            }
+        }
     }
 
     /// Looks once at every step of a phase; says whether one ended.

@@ -99,6 +99,8 @@ impl<'a> Checker<'a> {
         let none = Defaults::default();
         let verify = node.get("verify").and_then(|node| self.verify(node, at, None, &none));
         let undo = node.get("undo").and_then(|node| self.undo(node, at, None, &none));
+        let ends = node.get("ends").map(|node| self.texts(node, "ends")).unwrap_or_default();
+        let ends = ends.into_iter().map(|(name, _)| name).collect();
         let outputs = self.outputs(node.get("outputs"), at(Part::Outputs));
         let on_unknown = node.get("on_unknown").and_then(|node| self.on_unknown(node, keys::STEP_ON_UNKNOWN));
         let (base, with) = (signature?, with?);
@@ -135,6 +137,7 @@ impl<'a> Checker<'a> {
             timeout,
             verify,
             undo,
+            ends,
             outputs,
             accept,
         })

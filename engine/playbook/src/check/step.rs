@@ -13,7 +13,8 @@ use super::identifier;
 use super::names::{Part, Place};
 use crate::actions::{self, APPROVAL, PLAYBOOK, Signature, WAIT};
 use crate::catalogue::NamedAction;
-use crate::document::{Key, Node};
+use crate::diagnostic::Span;
+use crate::document::{Key, Kind, Node};
 use crate::keys;
 use crate::model::{CallModel, ForeachModel, StepModel};
 use crate::nearest::nearest;
@@ -78,6 +79,7 @@ impl<'a> Checker<'a> {
             with_inputs(&mut undo.call);
             Some(undo)
         });
+        let ends = self.ends(node, index, named.map(|action| action.ends.as_slice()).unwrap_or_default());
         let runs_on = node.get("runs_on").and_then(|node| self.name(node, "pool"));
         let budget = node.get("budget").and_then(|node| self.name(node, "budget"));
         let continue_on_error = node.get("continue_on_error").and_then(|node| self.bool(node)).unwrap_or(false);
@@ -122,6 +124,7 @@ impl<'a> Checker<'a> {
             until,
             verify,
             undo,
+            ends,
             on_timeout,
             runs_on: if kept { None } else { runs_on.or_else(|| defaults.runs_on.clone()) },
             budget,
@@ -274,6 +277,31 @@ impl<'a> Checker<'a> {
     /// The step that `uses: undo` takes back: one that is over, and that says how.
     pub(super) fn undone(&mut self, node: &'a Node, index: usize) -> Option<String> {
         let name = self.string(node)?;
+        self.contained(name, node.span, index)
+    }
+
+    /// The steps whose effects are final once this one has succeeded: those that it names, and those before it that use an
+    /// action which its own action's `ends` in the catalogue names.
+    fn ends(&mut self, node: &'a Node, index: usize, actions: &[String]) -> Vec<String> {
+        let named = node.get("ends").map(|node| self.texts(node, "ends")).unwrap_or_default();
+        let mut ends: Vec<String> =
+            named.into_iter().filter_map(|(name, span)| self.contained(name, span, index)).collect();
+        for other in 0..self.steps.len() {
+            let uses = match self.steps[other].node.get("uses").map(|node| &node.kind) {
+                Some(Kind::Text(uses)) => uses.as_str(),
+                _ => continue,
+            };
+            let of_action = actions.iter().any(|action| action == uses) && self.not_over(index, other).is_none();
+            let name = self.steps[other].name;
+            if of_action && self.steps[other].undo && !ends.iter().any(|known| known == name) {
+                ends.push(name.to_owned());
+            }
+        }
+        ends
+    }
+
+    /// The name of a step that is over and says how it is taken back; an error otherwise.
+    fn contained(&mut self, name: String, span: Span, index: usize) -> Option<String> {
         let problem = match self.steps.iter().position(|step| step.name == name) {
             None => {
                 let near = nearest(&name, self.steps.iter().map(|step| step.name));
@@ -289,7 +317,7 @@ impl<'a> Checker<'a> {
         };
         match problem {
             Some((code, message, help)) => {
-                self.report.error(code, node.span, message).maybe_help(help);
+                self.report.error(code, span, message).maybe_help(help);
                 None
             }
             None => Some(name),
