@@ -49,6 +49,14 @@ pub enum Runs {
         /// The run's id, or the beginning or the end of it
         run: String,
     },
+    /// Lists the files that its steps left behind, or fetches them
+    Artifacts {
+        /// The run's id, or the beginning or the end of it
+        run: String,
+        /// Writes them into this directory, each below its step; overwrites nothing
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// Ends a run early
     Cancel {
         /// The run's id, or the beginning or the end of it

@@ -10,6 +10,7 @@ use stanch_server::held::{HeldBack, Holder};
 use stanch_server::summary::RunSummary;
 
 use super::approvals::Question;
+use super::artifacts;
 use crate::cli::{Answer, Runs};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Outcome};
@@ -83,6 +84,10 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
                 format.print(&client.get(&format!("{LIST}/{id}")).await?)?;
             }
             watch::outcome(watched, &id)
+        }
+        Runs::Artifacts { run, out } => {
+            let id = client.whole_id("run", LIST, &run).await?;
+            artifacts::run(client, &id, out.as_deref(), format).await
         }
         Runs::Cancel { run, reason, undo } => {
             let id = client.whole_id("run", LIST, &run).await?;
