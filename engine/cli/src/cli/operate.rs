@@ -43,6 +43,9 @@ pub enum Runs {
     Show {
         /// The run's id, or the beginning or the end of it
         run: String,
+        /// Shows every item of each step; otherwise the first of those that have begun and not succeeded
+        #[arg(long)]
+        all_items: bool,
     },
     /// Shows a run as it happens, until it is over; Ctrl-C leaves it running
     Watch {
