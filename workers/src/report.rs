@@ -1,7 +1,7 @@
 //! `report`: the run so far as a text for people, to be posted or put into a ticket.
 //!
 //! `format` (`markdown`, the default and the only one). Result `{title, markdown}`: the head, what is still in force, the
-//! steps with their outcomes and durations, approvals and whatever else people did, and the timeline.
+//! steps with their outcomes and durations, the files that they left behind, approvals and whatever else people did, and the timeline.
 //!
 //! It shows what is on record when it is made: the step that makes it is still running in it. Whatever comes from labels, inputs,
 //! errors or people is inert: it cannot become markup, a link, HTML or a further row. Of long timelines the first and
@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 use stanch_core::attempt::{AttemptId, Purpose};
 use stanch_core::containment::Containment;
 use stanch_core::incident::Incident;
@@ -99,6 +99,7 @@ fn markdown(story: &Story) -> String {
     head(&mut text, story);
     inforce(&mut text, story);
     steps(&mut text, story);
+    files(&mut text, story);
     approvals(&mut text, story);
     people(&mut text, story);
     timeline(&mut text, story);
@@ -267,6 +268,65 @@ fn follow(set: &mut impl FnMut(&'static str, &str, bool), then: Then, why: &str)
     }
 }
 
+/// What the items of a run's steps are.
+struct ItemValues<'a>(HashMap<&'a StepKey, &'a [Value]>);
+
+impl<'a> ItemValues<'a> {
+    fn of(story: &'a Story) -> Self {
+        let started = story.records.iter().filter_map(|record| match &record.body {
+            Body::ItemsStarted(body) => Some((&body.step, &*body.items)),
+            _ => None,
+        });
+        Self(started.collect())
+    }
+
+    /// A step, or an item of it by what it is; by its number where that is not on record.
+    fn place(&self, key: &StepKey, item: Option<u32>) -> String {
+        let Some(item) = item else { return inert(key.as_str()) };
+        match self.0.get(key).and_then(|items| items.get(item as usize)) {
+            Some(Value::String(text)) => format!("{} {}", inert(key.as_str()), inert(text)),
+            Some(value) => format!("{} {}", inert(key.as_str()), inert(&value.to_string())),
+            None => format!("{} item {item}", inert(key.as_str())),
+        }
+    }
+}
+
+/// What the steps left behind and is kept.
+fn files(text: &mut String, story: &Story) {
+    let items = ItemValues::of(story);
+    let mut rows = Vec::new();
+    for record in &story.records {
+        let (attempt, output) = match &record.body {
+            Body::AttemptSucceeded(body) => (&body.attempt, Some(&body.output)),
+            Body::AttemptFailed(body) => (&body.attempt, body.output.as_ref()),
+            _ => continue,
+        };
+        let kept = output.and_then(|output| output["artifacts"].as_object());
+        for (path, file) in kept.into_iter().flatten() {
+            rows.push(format!(
+                "| {} | {} | {} | {} |",
+                items.place(&attempt.step, attempt.item),
+                inert(path),
+                file["size"].as_u64().unwrap_or_default(),
+                inert(file["sha256"].as_str().unwrap_or_default())
+            ));
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    let _ = write!(
+        text,
+        "## Files\n\n`stanch runs artifacts {} --out DIR` fetches them.\n\n| step | path | bytes | SHA-256 |\n| --- | --- | --- | --- |\n",
+        story.run.0
+    );
+    rows.iter().take(ROWS).for_each(|row| {
+        let _ = writeln!(text, "{row}");
+    });
+    left_out(text, rows.len());
+    text.push('\n');
+}
+
 /// The step, and the item of it, that a record changes.
 fn step_of(body: &Body) -> Option<(&StepKey, Option<u32>)> {
     let own = |attempt: &'_ AttemptId| attempt.purpose != Purpose::Undo;
@@ -321,10 +381,11 @@ fn approvals(text: &mut String, story: &Story) {
 }
 
 fn people(text: &mut String, story: &Story) {
+    let items = ItemValues::of(story);
     let by_people = story.records.iter().filter(|record| record.actor.as_str().starts_with("person:"));
     let rows: Vec<String> = by_people
         .filter_map(|record| {
-            let line = line(&record.body)?;
+            let line = line(&record.body, &items)?;
             Some(format!("| {} | {} | {line} |", at(record.time), inert(record.actor.as_str())))
         })
         .collect();
@@ -335,11 +396,12 @@ fn people(text: &mut String, story: &Story) {
 }
 
 fn timeline(text: &mut String, story: &Story) {
+    let items = ItemValues::of(story);
     let rows: Vec<String> = story
         .records
         .iter()
         .filter_map(|record| {
-            let line = line(&record.body)?;
+            let line = line(&record.body, &items)?;
             Some(format!("| {} | {} | {line} |", at(record.time), inert(record.actor.as_str())))
         })
         .collect();
@@ -348,11 +410,8 @@ fn timeline(text: &mut String, story: &Story) {
 }
 
 /// One row of the timeline; none for what it does not show.
-fn line(body: &Body) -> Option<String> {
-    let step = |key: &StepKey, item: Option<u32>| match item {
-        Some(item) => format!("{} item {item}", inert(key.as_str())),
-        None => inert(key.as_str()),
-    };
+fn line(body: &Body, items: &ItemValues<'_>) -> Option<String> {
+    let step = |key: &StepKey, item: Option<u32>| items.place(key, item);
     let attempt = |id: &AttemptId| {
         let purpose = match id.purpose {
             Purpose::Do => "",

@@ -13,7 +13,7 @@ use stanch_playbook::Timestamp;
 
 pub use self::authors::{Explain, Graph, Plan, Test, Validate};
 pub use self::operate::{Answer, Approvals, Audit, Clock, Decide, Events, Incidents, Inforce, Maintenance, Runs};
-use crate::format::Format;
+use crate::format::{self, Format};
 use crate::input::Input;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed or findings, 2 usage, 3 timed out, 4 not allowed, 5 unreachable";
@@ -33,8 +33,8 @@ pub struct Cli {
         short = 'o',
         long,
         global = true,
-        value_enum,
-        default_value_t,
+        value_parser = format::one_of(format::RESULTS),
+        default_value = "table",
         value_name = "FORMAT",
         hide_possible_values = true
     )]
@@ -51,7 +51,7 @@ pub enum Command {
     Serve(Serve),
     /// Shows an engine at work on a real alert, on a temporary directory
     Demo(Demo),
-    /// Checks playbooks and shows every problem with its place, with --format sarif or github for other tools
+    /// Checks playbooks and shows every problem with its place
     Validate(Validate),
     /// Runs the tests of playbooks, `*.test.yaml`, on a virtual clock
     Test(Test),
@@ -59,7 +59,7 @@ pub enum Command {
     Explain(Explain),
     /// Shows what an event would do to a playbook; nothing is done
     Plan(Plan),
-    /// Draws a playbook's steps and their order, with --format ascii, mermaid, dot or svg
+    /// Draws a playbook's steps and their order
     Graph(Graph),
     /// Starts a playbook by hand
     Run(Run),
@@ -123,7 +123,8 @@ pub enum Command {
 /// `stanch serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Where to listen; a loopback address, since nothing authenticates yet
+    /// Where to listen: a loopback address, where no token is needed and one says who somebody is; any other is refused,
+    /// so put a proxy with authentication before it where others are to reach it
     #[arg(long, env = "STANCH_LISTEN", default_value = "127.0.0.1:9190", value_name = "ADDRESS", value_parser = address)]
     pub listen: SocketAddr,
     /// Where the journal lies; made where it is not there
@@ -229,6 +230,32 @@ mod tests {
     #[test]
     fn what_can_be_typed_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_verb_offers_what_it_writes_and_nothing_else() {
+        let format = |arguments: &[&str]| {
+            Cli::try_parse_from([&["stanch"], arguments].concat()).map(|cli| match cli.command {
+                Command::Validate(verb) => verb.format,
+                Command::Graph(verb) => verb.format,
+                _ => cli.format,
+            })
+        };
+        assert_eq!(format(&["runs", "list"]).unwrap(), Format::Table);
+        assert_eq!(format(&["runs", "list", "-o", "text"]).unwrap(), Format::Table);
+        assert_eq!(format(&["-o", "json", "runs", "list"]).unwrap(), Format::Json);
+        assert_eq!(format(&["-o", "json", "validate", "x"]).unwrap(), Format::Json);
+        assert_eq!(format(&["validate", "x"]).unwrap(), Format::Table);
+        assert_eq!(format(&["validate", "x", "-o", "sarif"]).unwrap(), Format::Sarif);
+        assert_eq!(format(&["graph", "x"]).unwrap(), Format::Ascii);
+        for (verb, offered) in [
+            (&["runs", "list"][..], "[possible values: table, json, yaml]"),
+            (&["validate", "x"], "[possible values: table, json, yaml, sarif, github]"),
+            (&["graph", "x"], "[possible values: ascii, mermaid, dot, svg]"),
+        ] {
+            let refused = format(&[verb, &["-o", "xml"]].concat()).unwrap_err().to_string();
+            assert!(refused.contains(offered), "{refused}");
+        }
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::Value;
 use stanch_playbook::Timestamp;
 
-use crate::cli::Command;
 use crate::failure::Failure;
 use crate::terminal::{self, Style};
 
@@ -35,29 +35,20 @@ pub enum Format {
     Svg,
 }
 
-impl Format {
-    /// Whether a verb writes this; asked before it does anything.
-    pub fn suits(self, command: &Command) -> Result<(), Failure> {
-        let (is_validate, is_graph) = (matches!(command, Command::Validate(_)), matches!(command, Command::Graph(_)));
-        let (suits, name) = match self {
-            Self::Table => (true, "table"),
-            Self::Json => (!is_graph, "json"),
-            Self::Yaml => (!is_graph, "yaml"),
-            Self::Sarif => (is_validate, "sarif"),
-            Self::Github => (is_validate, "github"),
-            Self::Ascii => (is_graph, "ascii"),
-            Self::Mermaid => (is_graph, "mermaid"),
-            Self::Dot => (is_graph, "dot"),
-            Self::Svg => (is_graph, "svg"),
-        };
-        let help = match (is_validate, is_graph) {
-            (true, _) => "it writes table, json, yaml, sarif or github",
-            (_, true) => "it writes ascii, mermaid, dot or svg",
-            _ => "it writes table, json or yaml",
-        };
-        if suits { Ok(()) } else { Err(Failure::usage(format!("this verb does not write {name}")).help(help)) }
-    }
+/// What most verbs write.
+pub const RESULTS: &[Format] = &[Format::Table, Format::Json, Format::Yaml];
+/// What `validate` writes.
+pub const FINDINGS: &[Format] = &[Format::Table, Format::Json, Format::Yaml, Format::Sarif, Format::Github];
+/// What `graph` draws.
+pub const PICTURES: &[Format] = &[Format::Ascii, Format::Mermaid, Format::Dot, Format::Svg];
 
+/// Takes these alone, and offers no others.
+pub fn one_of(offered: &'static [Format]) -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(offered.iter().filter_map(ValueEnum::to_possible_value))
+        .try_map(|name| Format::from_str(&name, false))
+}
+
+impl Format {
     /// Writes a result for programs; false where people read and the caller has to.
     pub fn print(self, value: &Value) -> Result<bool, Failure> {
         let text = match self {

@@ -63,14 +63,13 @@ fn install_crypto() {
 
 fn run(cli: Cli) -> Outcome {
     let Cli { server, token, format, command } = cli;
-    format.suits(&command)?;
     // What needs no runtime first; an engine takes every core, a client needs one.
     let runtime = match &command {
-        Command::Validate(arguments) => return verbs::validate::run(arguments, format),
+        Command::Validate(arguments) => return verbs::validate::run(arguments),
         Command::Test(arguments) => return verbs::test::run(arguments, format),
         Command::Explain(arguments) => return verbs::explain::run(arguments, format),
         Command::Plan(arguments) => return verbs::plan::run(arguments, format),
-        Command::Graph(arguments) => return verbs::graph::run(arguments, format),
+        Command::Graph(arguments) => return verbs::graph::run(arguments),
         Command::Schema(arguments) => return verbs::schema::run(arguments),
         Command::Warden => {
             stanch_server::warden::keep_watch(std::io::stdin().lock());

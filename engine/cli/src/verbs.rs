@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub mod approvals;
+pub mod artifacts;
 pub mod audit;
 pub mod clock;
 pub mod completions;

@@ -496,3 +496,27 @@ fn playbooks_are_checked_together() {
     assert_eq!(stanch(&["validate", home.path().to_str().unwrap()]).exit, 1, "it runs itself");
     assert_eq!(stanch(&["validate", home.path().join("parent.yaml").to_str().unwrap()]).exit, 1);
 }
+
+#[test]
+fn files_that_steps_left_behind_are_listed_and_fetched_and_nothing_is_overwritten() {
+    let engine = Engine::start(&["keeps.yaml"]);
+    assert_eq!(engine.stanch(&["run", "keeps"]).exit, 0);
+    let runs: Value = serde_json::from_str(&engine.stanch(&["runs", "list", "-o", "json"]).out).unwrap();
+    let run = runs["items"][0]["id"].as_str().unwrap();
+    let listed = engine.stanch(&["runs", "artifacts", run]);
+    assert_eq!(listed.exit, 0, "{}", listed.err);
+    assert!(listed.out.contains("detect.keep[a]") && listed.out.contains("out/x.txt"), "{}", listed.out);
+    let json: Value = serde_json::from_str(&engine.stanch(&["runs", "artifacts", run, "-o", "json"]).out).unwrap();
+    assert_eq!((json.as_array().map(Vec::len), &json[1]["size"]), (Some(2), &2.into()), "{json:#}");
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("kept");
+    let fetched = engine.stanch(&["runs", "artifacts", run, "--out", out.to_str().unwrap()]);
+    assert_eq!(fetched.exit, 0, "{}", fetched.err);
+    assert_eq!(std::fs::read_to_string(out.join("detect.keep/0-a/out/x.txt")).unwrap(), "a!");
+    std::fs::write(out.join("detect.keep/1-b/out/x.txt"), "mine").unwrap();
+    std::fs::remove_file(out.join("detect.keep/0-a/out/x.txt")).unwrap();
+    let again = engine.stanch(&["runs", "artifacts", run, "--out", out.to_str().unwrap()]);
+    assert!(again.exit == 1 && again.err.contains("is there already"), "{}", again.err);
+    assert_eq!(std::fs::read_to_string(out.join("detect.keep/1-b/out/x.txt")).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(out.join("detect.keep/0-a/out/x.txt")).unwrap(), "a!");
+}

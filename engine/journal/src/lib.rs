@@ -86,12 +86,22 @@ pub trait Reader: Send + Sync {
     /// [`ReadError`].
     fn read(&self, from: Sequence, limit: usize) -> Result<Vec<Entry>, ReadError>;
 
-    /// The entries at these places, in this order; those that are not there (removed by retention, or beyond the head)
-    /// are left out.
+    /// Gives the entries at these places one by one, in this order, so that no two of them need to be in memory together;
+    /// those that are not there (removed by retention, or beyond the head) are left out.
+    ///
+    /// # Errors
+    /// [`ReadError`]; what was given until then stays given.
+    fn visit(&self, sequences: &[Sequence], take: &mut dyn FnMut(Entry)) -> Result<(), ReadError>;
+
+    /// The entries that [`Reader::visit`] gives, together.
     ///
     /// # Errors
     /// [`ReadError`].
-    fn get(&self, sequences: &[Sequence]) -> Result<Vec<Entry>, ReadError>;
+    fn get(&self, sequences: &[Sequence]) -> Result<Vec<Entry>, ReadError> {
+        let mut entries = Vec::with_capacity(sequences.len());
+        self.visit(sequences, &mut |entry| entries.push(entry))?;
+        Ok(entries)
+    }
 
     /// The end of what is durable.
     fn head(&self) -> Head;

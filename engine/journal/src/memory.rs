@@ -127,10 +127,11 @@ impl Reader for MemoryStore {
         Ok(self.stored().entries.iter().skip(skip).take(limit).cloned().collect())
     }
 
-    fn get(&self, sequences: &[Sequence]) -> Result<Vec<Entry>, ReadError> {
+    fn visit(&self, sequences: &[Sequence], take: &mut dyn FnMut(Entry)) -> Result<(), ReadError> {
         let stored = self.stored();
         let index = |sequence: &Sequence| usize::try_from(sequence.0.checked_sub(1)?).ok();
-        Ok(sequences.iter().filter_map(|at| stored.entries.get(index(at)?).cloned()).collect())
+        sequences.iter().filter_map(|at| stored.entries.get(index(at)?).cloned()).for_each(take);
+        Ok(())
     }
 
     fn head(&self) -> Head {

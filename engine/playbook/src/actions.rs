@@ -298,7 +298,7 @@ pub static ALL: &[Signature] = &[
     },
     Signature {
         name: APPROVAL,
-        doc: "Ask people whether the steps that need this one may do what they would. They see exactly what that is.",
+        doc: "Ask people whether the steps that need this one may do what they would. They see exactly what that is: what the steps that name this one in needs would do. Where its own if is false nobody is asked, and those steps start.",
         fields: &[
             required(field("prompt", FieldKind::Text, "The question.")),
             literal(field(

@@ -334,7 +334,7 @@ fn step(model: StepModel, key: StepKey, index: &BTreeMap<StepKey, usize>) -> Res
         UNDO => {
             let name = text(&model.with, "step").unwrap_or_default();
             Uses::Undo {
-                step: by_name(&name).ok_or_else(|| PlanError(format!("takes back the unknown step {name:?}")))?,
+                step: by_name(name).ok_or_else(|| PlanError(format!("takes back the unknown step {name:?}")))?,
             }
         }
         _ => Uses::Action(call(&CallModel { uses: model.uses, with: model.with, env: model.env, alias: model.alias })?),

@@ -270,7 +270,7 @@ pub enum ConfigError {
     },
     /// Listening on this address would let everyone in.
     #[error(
-        "{0} is not a loopback address and no authentication is configured; listen on 127.0.0.1, or put a proxy with authentication before it"
+        "{0} is not a loopback address, and whoever reaches this engine may act without a token; listen on 127.0.0.1, and put a proxy with authentication before it where others are to reach it"
     )]
     Open(SocketAddr),
 }

@@ -11,14 +11,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use stanch_core::attempt::{AttemptId, Purpose};
 use stanch_core::clock::is_jump;
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
-use stanch_core::run::Run;
+use stanch_core::run::{Place, Run};
 use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
+use stanch_playbook::test_file::item_text;
 use stanch_playbook::time::shown_duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -499,10 +499,11 @@ fn tell(record: &Record, state: &State) {
         }
         Body::AttemptUnknown(AttemptUnknown { attempt, reason, then: Then::Ask, .. }) => {
             let item = attempt.item.map(|item| format!(" --item {item}")).unwrap_or_default();
+            let value = item_of(attempt, state).map(|value| format!(" for {value}")).unwrap_or_default();
             tracing::warn!(
                 run = %attempt.run,
                 step = %attempt.step,
-                "it is unknown whether a step happened ({reason}); look, then: stanch runs answer {} {}{item} succeeded|failed|retry",
+                "it is unknown whether a step happened{value} ({reason}); look, then: stanch runs answer {} {}{item} succeeded|failed|retry",
                 attempt.run,
                 attempt.step
             );
@@ -554,8 +555,7 @@ fn tell(record: &Record, state: &State) {
         Body::Unfrozen(_) => tracing::warn!("unfrozen by {}", record.actor.as_str()),
         Body::UndoRequested(body) if body.run.is_none() && record.actor == Actor::engine() => {
             for of in body.containments.iter().filter_map(|id| state.inforce.get(id)) {
-                let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let item = of.value.as_ref().map(|value| format!("[{}]", text(value))).unwrap_or_default();
+                let item = of.value.as_ref().map(|value| format!("[{}]", item_text(value))).unwrap_or_default();
                 tracing::warn!(
                     playbook = %of.playbook,
                     run = %of.run,
@@ -579,6 +579,13 @@ fn tell(record: &Record, state: &State) {
 pub(crate) fn apart(by_ms: i64) -> String {
     let length = shown_duration(Duration::from_secs(by_ms.unsigned_abs() / 1000));
     format!("{length} {}", if by_ms < 0 { "behind" } else { "ahead of" })
+}
+
+/// What the item is that an attempt is for.
+fn item_of(attempt: &AttemptId, state: &State) -> Option<String> {
+    let run = state.runs.get(&attempt.run)?;
+    let step = state.plan(run.plan)?.step_index(&attempt.step)?;
+    run.at(Place { step, item: attempt.item })?.value.as_deref().map(item_text)
 }
 
 /// The id of what an attempt was to take back; it stays in force where that failed.

@@ -7,6 +7,7 @@
 //! Absent: any decision about runs. Invariant: only the executor writes, and nothing leaves before it is durable.
 
 pub mod app;
+mod artifacts;
 mod clock;
 pub mod config;
 pub mod executor;

@@ -1,26 +1,27 @@
 //! A run's records as they are looked at: whole, but for the contents of files that its steps left behind, which may be
 //! megabytes each.
 
-use std::slice;
 use std::sync::Arc;
 
 use serde_json::Value;
 use stanch_core::Sequence;
 use stanch_core::record::{Body, Record};
-use stanch_journal::Reader;
+use stanch_journal::{Entry, Reader};
 
 /// The records at these places, one after the other, so that the contents are never in memory together; the sentence says
 /// what could not be read.
 pub(crate) fn read(reader: &dyn Reader, sequences: &[Sequence]) -> Result<Vec<Record>, String> {
     let mut records = Vec::with_capacity(sequences.len());
-    for sequence in sequences {
-        for entry in reader.get(slice::from_ref(sequence)).map_err(|error| error.to_string())? {
-            let mut record = entry.record().map_err(|error| error.to_string())?;
+    let mut unreadable = None;
+    let mut keep = |entry: Entry| match entry.record() {
+        Ok(mut record) => {
             leave_out_contents(&mut record.body);
             records.push(record);
         }
-    }
-    Ok(records)
+        Err(error) => unreadable = Some(error.to_string()),
+    };
+    reader.visit(sequences, &mut keep).map_err(|error| error.to_string())?;
+    unreadable.map_or(Ok(records), Err)
 }
 
 fn leave_out_contents(body: &mut Body) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use stanch_core::alert::AlertStatus;
+use stanch_core::alert::{AlertChange, AlertStatus};
 use stanch_core::command::{Person, Target};
 use stanch_core::event::Event;
 use stanch_core::record::{Actor, Budget, Verdict};
@@ -367,4 +367,48 @@ fn a_watchdog_barks_where_no_run_of_the_schedule_succeeded_in_time() {
         pass(&mut simulation, 7200);
         assert_eq!(kinds(&simulation, "WatchdogBarked"), barks);
     }
+}
+
+const HOSTS: &str = "playbook: down\ninputs: {hosts: {type: list}}\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\n    key: cluster\n    inputs: {hosts: \"alerts.map(a, a.labels.host)\"}\nincident: {on_repeat: queue}\ncontain:\n  act: {foreach: inputs.hosts, uses: exec, with: {argv: [./act.sh, '{{ item }}']}}\n";
+
+#[test]
+fn an_alert_that_cannot_be_evaluated_beside_a_live_run_is_answered_once_the_playbook_is_mended() {
+    let mut simulation = with(HOSTS, Settings::default());
+    fire(&mut simulation, "a");
+    let nameless = [("alertname", "Down"), ("host", "")];
+    let refused = simulation.alert(&nameless[..1], FIRST, AlertStatus::Firing);
+    assert!(refused.runs.is_empty() && refused.dead_letters.len() == 1, "{refused:?}");
+    let mended = HOSTS.replace("a.labels.host)", "has(a.labels.host) ? a.labels.host : 'unknown')");
+    let plan = stanch_playbook::load("test.yaml", &mended).unwrap_or_else(|bad| panic!("{bad}")).plan;
+    simulation.command(Command::LoadPlaybooks { plans: vec![Arc::new(plan)], keep: Vec::new() }).unwrap();
+    let again = simulation.alert(&nameless[..1], FIRST, AlertStatus::Firing);
+    assert_eq!(again.runs.len(), 1, "its repeat is not taken for one that was answered: {again:?}");
+    finish_all(&mut simulation);
+    let hosts: Vec<_> = simulation.dispatched.iter().map(|of| of.with["argv"][1].clone()).collect();
+    assert_eq!(hosts, ["a", "unknown"]);
+    stanch_simulator::check_history(&simulation.records).unwrap();
+}
+
+#[test]
+fn an_alert_that_cannot_be_evaluated_keeps_no_other_of_its_delivery_from_being_answered() {
+    let mut simulation = with(HOSTS, Settings::default());
+    let change = |labels: &[(&str, &str)]| AlertChange {
+        alert: Arc::new(stanch_simulator::alert(labels, FIRST)),
+        status: AlertStatus::Firing,
+    };
+    let down = ("alertname", "Down");
+    let changes = vec![change(&[down, ("host", "a")]), change(&[down]), change(&[down, ("host", "b")])];
+    let receipt = simulation.command(Command::ReceiveAlerts { actor: Actor::source("test"), changes }).unwrap();
+    assert_eq!((receipt.runs.len(), receipt.dead_letters.len()), (1, 1), "{receipt:?}");
+    finish_all(&mut simulation);
+    let hosts: Vec<_> = simulation.dispatched.iter().map(|of| of.with["argv"][1].clone()).collect();
+    assert_eq!(hosts, ["a", "b"]);
+}
+
+#[test]
+fn two_alerts_without_a_name_for_their_incident_share_none() {
+    let text = HOSTS.replace("key: cluster", "key: \"{{#if alert.labels.cluster}}{{ alert.labels.cluster }}{{/if}}\"");
+    let mut simulation = with(&text, Settings::default());
+    let receipt = simulation.alert(&[("alertname", "Down"), ("host", "a")], FIRST, AlertStatus::Firing);
+    assert!(receipt.incidents.is_empty() && receipt.dead_letters.len() == 1, "{receipt:?}");
 }

@@ -100,6 +100,43 @@ async fn a_report_tells_outcomes_durations_and_who_did_what() {
 }
 
 #[tokio::test]
+async fn files_are_named_and_items_by_what_they_are() {
+    let run_id = assignment("report", json!({})).attempt.run;
+    let of_item = |item: u32| {
+        let mut id = attempt("detect.keep", 1);
+        id["item"] = item.into();
+        id
+    };
+    let kept = json!({"exit_code": 0, "artifacts": {"out/a|b.txt": {"size": 3, "sha256": "ab12"}}});
+    let records = vec![
+        record(
+            0,
+            Actor::engine(),
+            "ItemsStarted",
+            &json!({"run": run_id, "step": "detect.keep", "items": ["web-1", {"n": 2}]}),
+        ),
+        record(1, Actor::engine(), "AttemptSucceeded", &json!({"attempt": of_item(0), "output": kept, "outputs": {}})),
+        record(
+            2,
+            Actor::engine(),
+            "AttemptFailed",
+            &json!({"attempt": of_item(1), "error": "no", "output": kept, "then": "fail"}),
+        ),
+    ];
+    let output = succeeded(run(&worker(records), "report", json!({})).await);
+    let text = output["markdown"].as_str().unwrap();
+    for expected in [
+        "## Files\n".to_owned(),
+        format!("`stanch runs artifacts {run_id} --out DIR` fetches them."),
+        "| detect.keep web-1 | out/a\\|b.txt | 3 | ab12 |\n".to_owned(),
+        "| detect.keep web-1 succeeded |".replace("| detect", "detect"),
+    ] {
+        assert!(text.contains(&expected), "{expected:?} is missing:\n{text}");
+    }
+    assert!(!text.contains("item 0") && !text.contains("item 1"), "{text}");
+}
+
+#[tokio::test]
 async fn a_long_run_keeps_its_first_and_last_lines() {
     let records = (0..5000).map(|second| {
         let number = u32::try_from(second).unwrap();

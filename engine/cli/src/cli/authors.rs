@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use crate::format::{self, Format};
 use crate::input::Input;
 
 /// `stanch validate`
@@ -15,6 +16,10 @@ pub struct Validate {
     /// Exits with 1 where there is a warning too
     #[arg(long)]
     pub deny_warnings: bool,
+    /// How problems are written: table, json or yaml; sarif or github for other tools
+    #[arg(short = 'o', long, value_parser = format::one_of(format::FINDINGS), default_value = "table", value_name = "FORMAT",
+        hide_possible_values = true)]
+    pub format: Format,
 }
 
 /// `stanch test`
@@ -79,6 +84,10 @@ pub struct Plan {
 pub struct Graph {
     /// The playbook: its name, or its file
     pub playbook: String,
+    /// How it is drawn: ascii, mermaid, dot or svg
+    #[arg(short = 'o', long, value_parser = format::one_of(format::PICTURES), default_value = "ascii", value_name = "FORMAT",
+        hide_possible_values = true)]
+    pub format: Format,
     /// Where to write; the standard output unless given
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,

@@ -43,11 +43,22 @@ pub enum Runs {
     Show {
         /// The run's id, or the beginning or the end of it
         run: String,
+        /// Shows every item of each step; otherwise the first of those that have begun and not succeeded
+        #[arg(long)]
+        all_items: bool,
     },
     /// Shows a run as it happens, until it is over; Ctrl-C leaves it running
     Watch {
         /// The run's id, or the beginning or the end of it
         run: String,
+    },
+    /// Lists the files that its steps left behind, or fetches them
+    Artifacts {
+        /// The run's id, or the beginning or the end of it
+        run: String,
+        /// Writes them into this directory, each below its step; overwrites nothing
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
     },
     /// Ends a run early
     Cancel {

@@ -14,14 +14,19 @@ use crate::graph;
 use crate::terminal;
 
 /// Draws.
-pub fn run(arguments: &Graph, format: Format) -> Outcome {
+pub fn run(arguments: &Graph) -> Outcome {
     let (plan, _) = playbook_named(&arguments.playbook, &arguments.playbooks)?;
     let drawing = drawing(&plan);
-    let text = match format {
+    let text = match arguments.format {
+        Format::Ascii => graph::ascii::draw(&drawing),
         Format::Mermaid => graph::mermaid::draw(&drawing),
         Format::Dot => graph::dot::draw(&drawing),
         Format::Svg => graph::svg::draw(&drawing),
-        _ => graph::ascii::draw(&drawing),
+        // Given before the verb, where the formats of most verbs are taken.
+        Format::Table | Format::Json | Format::Yaml | Format::Sarif | Format::Github => {
+            return Err(Failure::usage("a graph is a picture, and not written like that")
+                .help("it is drawn in ascii, mermaid, dot or svg: stanch graph PLAYBOOK --format svg"));
+        }
     };
     match arguments.output.as_deref().filter(|path| *path != Path::new("-")) {
         None => terminal::print(&text)?,

@@ -10,6 +10,8 @@ use stanch_server::held::{HeldBack, Holder};
 use stanch_server::summary::RunSummary;
 
 use super::approvals::Question;
+use super::artifacts;
+use super::validate::plural;
 use crate::cli::{Answer, Runs};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Outcome};
@@ -19,8 +21,34 @@ use crate::terminal::{self, OUT, Style, Table, inert, plain};
 use crate::watch;
 
 const LIST: &str = "/api/v1/runs";
-/// How many items of a step are shown one by one.
+/// How many items of a step are shown one by one unless all are asked for.
 const ITEMS: usize = 20;
+/// How many characters of an input are shown.
+const INPUT: usize = 160;
+
+/// Which items of a step are shown one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// The first of those that have begun and are not green.
+    Some,
+    /// Every one.
+    All,
+}
+
+impl Shown {
+    /// How many.
+    const fn most(self) -> usize {
+        match self {
+            Self::Some => ITEMS,
+            Self::All => usize::MAX,
+        }
+    }
+
+    /// Whether items in this state are worth a line.
+    fn takes(self, state: &str) -> bool {
+        self == Self::All || !matches!(state, "succeeded" | "pending" | "skipped")
+    }
+}
 
 /// One page of a list.
 #[derive(Debug, Deserialize)]
@@ -67,11 +95,13 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
             let query = limit.query([("state", state), ("playbook", playbook)]);
             show_list(client, LIST, &query, format, list).await
         }
-        Runs::Show { run } => {
+        Runs::Show { run, all_items } => {
             let id = client.whole_id("run", LIST, &run).await?;
-            let answer = client.get(&format!("{LIST}/{id}")).await?;
+            let shown = if all_items { Shown::All } else { Shown::Some };
+            let query: &[_] = if all_items { &[("items", "all".to_owned())] } else { &[] };
+            let answer = client.list(&format!("{LIST}/{id}"), query).await?;
             if !format.print(&answer)? {
-                terminal::print(&show(&read(answer)?))?;
+                terminal::print(&show(&read(answer)?, shown))?;
             }
             Ok(Exit::Done)
         }
@@ -83,6 +113,10 @@ pub async fn run(client: &Client, command: Runs, format: Format) -> Outcome {
                 format.print(&client.get(&format!("{LIST}/{id}")).await?)?;
             }
             watch::outcome(watched, &id)
+        }
+        Runs::Artifacts { run, out } => {
+            let id = client.whole_id("run", LIST, &run).await?;
+            artifacts::run(client, &id, out.as_deref(), format).await
         }
         Runs::Cancel { run, reason, undo } => {
             let id = client.whole_id("run", LIST, &run).await?;
@@ -288,7 +322,7 @@ struct Attempt {
     error: Option<String>,
 }
 
-fn show(run: &Detail) -> String {
+fn show(run: &Detail, shown: Shown) -> String {
     let summary = &run.summary;
     let (style, state) = state(summary);
     let head = format!("run of {}", inert(summary.playbook.as_str()));
@@ -311,7 +345,7 @@ fn show(run: &Detail) -> String {
         }
     }
     for (name, value) in &run.inputs {
-        line("input", format!("{name}={value}"));
+        line("input", format!("{name}={}", shortened(value)));
     }
     if let Some(cancelled) = &run.cancelled {
         let why = if cancelled.reason.is_empty() { String::new() } else { format!(": {}", cancelled.reason) };
@@ -326,8 +360,30 @@ fn show(run: &Detail) -> String {
         out.push_str(&format!("  {}\n", OUT.paint(Style::Yellow, &waits_because(held))));
     }
     out.push('\n');
-    out.push_str(&steps(run));
+    out.push_str(&steps(run, shown));
     out
+}
+
+/// An input as JSON in about [`INPUT`] characters, with how much of it is left out; of a list the first items, whole.
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    let Some((end, _)) = text.char_indices().nth(INPUT) else { return text };
+    let mut first = String::new();
+    let mut count = 0;
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    for item in items.iter().map(Value::to_string) {
+        if first.len() + item.len() > INPUT {
+            break;
+        }
+        first.push_str(&item);
+        first.push_str(", ");
+        count += 1;
+    }
+    match count {
+        0 => format!("{}… and {}; -o json shows them", &text[..end], plural(text.len() - end, "more byte")),
+        _ if count == items.len() => text,
+        _ => format!("[{first}… and {}; -o json shows them]", plural(items.len() - count, "more item")),
+    }
 }
 
 /// What keeps a run from going on, and what to do about it, in one line.
@@ -335,7 +391,7 @@ pub fn waits_because(held: &HeldBack) -> String {
     inert(&format!("waits because {}; {}", held.why, held.remedy))
 }
 
-fn steps(run: &Detail) -> String {
+fn steps(run: &Detail, shown: Shown) -> String {
     let mut steps: Vec<(&String, &Step)> = run.steps.iter().collect();
     steps.sort_by_key(|(_, step)| step.position);
     let mut table = Table::new(["STEP", "STATE", "ACTION", "TRIES", "TOOK", "RESULT"]);
@@ -355,7 +411,7 @@ fn steps(run: &Detail) -> String {
     }
     let mut out = table.render(*OUT);
     for (key, step) in &steps {
-        out.push_str(&details(run, key, step));
+        out.push_str(&details(run, key, step, shown));
     }
     out
 }
@@ -387,7 +443,7 @@ fn result(step: &Step) -> String {
 }
 
 /// What there is to say of a step below the table: questions, items, tries, what is in force.
-fn details(run: &Detail, key: &str, step: &Step) -> String {
+fn details(run: &Detail, key: &str, step: &Step, shown: Shown) -> String {
     let mut out = String::new();
     let id = run.summary.id.to_string();
     let name = key.split_once('.').map_or(key, |(_, name)| name);
@@ -405,8 +461,8 @@ fn details(run: &Detail, key: &str, step: &Step) -> String {
         }
     }
     if let Some(items) = &step.items {
-        out.push_str(&items_of(key, items));
-        for item in items.shown.iter().filter(|item| item.doing.state == "unknown").take(ITEMS) {
+        out.push_str(&items_of(key, items, shown));
+        for item in items.shown.iter().filter(|item| item.doing.state == "unknown").take(shown.most()) {
             out.push_str(&answer(&format!(" --item {}", item.item)));
         }
     }
@@ -434,16 +490,17 @@ fn details(run: &Detail, key: &str, step: &Step) -> String {
     out
 }
 
-/// The items that are worth a line: what is not green and has begun.
-fn items_of(key: &str, items: &Items) -> String {
-    let worth = |item: &&Item| !matches!(item.doing.state.as_str(), "succeeded" | "pending" | "skipped");
-    let worth: Vec<&Item> = items.shown.iter().filter(worth).collect();
+/// The items that are worth a line.
+fn items_of(key: &str, items: &Items, shown: Shown) -> String {
+    let worth: Vec<&Item> = items.shown.iter().filter(|item| shown.takes(&item.doing.state)).collect();
+    // The engine may have left some out, but counts them all.
+    let all: usize = items.states.iter().filter(|(state, _)| shown.takes(state)).map(|(_, count)| count).sum();
     let held = items.shown.iter().filter_map(|item| item.doing.containment.as_ref());
     let held = held.filter(|containment| containment.state != "over").count();
     let mut out = String::new();
     if !worth.is_empty() {
         let mut table = Table::new(["ITEM", "STATE", "VALUE", "RESULT"]);
-        for item in worth.iter().take(ITEMS) {
+        for item in worth.iter().take(shown.most()) {
             let Doing { state, error, child, containment, .. } = &item.doing;
             let held = containment.as_ref().filter(|of| of.error.is_some()).map(Containment::told);
             let child = child.as_ref().map(|child| format!("run {}", short(child)));
@@ -457,8 +514,9 @@ fn items_of(key: &str, items: &Items) -> String {
             ]);
         }
         out.push_str(&format!("\nitems of {}\n{}", inert(key), table.render(*OUT)));
-        if worth.len() > ITEMS {
-            out.push_str(&format!("and {} more; -o json shows them\n", worth.len() - ITEMS));
+        let more = all.saturating_sub(worth.len().min(shown.most()));
+        if more > 0 {
+            out.push_str(&format!("and {more} more; --all-items shows them\n"));
         }
     }
     if held > 0 {
@@ -497,5 +555,39 @@ mod tests {
         for wrong in ["isolate[]", "isolate[x]", "isolate[-1]", "isolate[1][2]"] {
             assert_eq!(of(wrong, None), Err(Exit::Usage), "{wrong}");
         }
+    }
+    #[test]
+    fn a_long_input_is_shortened_and_says_what_is_left_out() {
+        assert_eq!(shortened(&json!(["a", 1, {"b": null}])), r#"["a",1,{"b":null}]"#);
+        let hosts: Vec<String> = (0..10_000).map(|host| format!("host-{host:05}")).collect();
+        let shown = shortened(&json!(hosts));
+        assert!(shown.starts_with(r#"["host-00000", "host-00001", "#), "{shown}");
+        assert!(shown.ends_with(r#""host-00010", … and 9989 more items; -o json shows them]"#), "{shown}");
+        for (value, left) in [
+            (json!("東".repeat(1_000)), "東… and 2524 more bytes; -o json shows them"),
+            (json!({"a": "x".repeat(1_000)}), "x… and 848 more bytes; -o json shows them"),
+            (json!(["x".repeat(1_000)]), "x… and 844 more bytes; -o json shows them"),
+            (json!(["x".repeat(158)]), "x\"]"),
+        ] {
+            let shown = shortened(&value);
+            assert!(shown.ends_with(left), "{shown}");
+            assert!(shown.chars().count() < INPUT + 50, "{shown}");
+        }
+    }
+
+    #[test]
+    fn items_that_are_not_shown_are_counted_also_those_that_the_engine_left_out() {
+        let item = |number: usize, state: &str| json!({"item": number, "value": format!("h{number}"), "state": state});
+        let of = |shown: Vec<Value>, states: Value| -> Items {
+            read(json!({"count": 300, "states": states, "shown": shown})).unwrap()
+        };
+        let states = json!({"failed": 250, "succeeded": 50});
+        let first = of((0..100).map(|number| item(number, "failed")).collect(), states.clone());
+        let told = items_of("contain.isolate", &first, Shown::Some);
+        assert!(told.contains("h19") && !told.contains("h20"), "{told}");
+        assert!(told.contains("and 230 more; --all-items shows them"), "{told}");
+        let mixed = (0..300).map(|number| item(number, if number < 250 { "failed" } else { "succeeded" })).collect();
+        let told = items_of("contain.isolate", &of(mixed, states), Shown::All);
+        assert!(told.contains("h249") && told.contains("h299") && !told.contains("more;"), "{told}");
     }
 }

@@ -23,7 +23,7 @@ struct Report {
 }
 
 /// Checks files, and the playbooks and catalogues below directories. Exits with 1 where one has an error.
-pub fn run(arguments: &Validate, format: Format) -> Outcome {
+pub fn run(arguments: &Validate) -> Outcome {
     let mut files = Vec::new();
     for path in &arguments.paths {
         collect(path, &mut files)?;
@@ -49,12 +49,12 @@ pub fn run(arguments: &Validate, format: Format) -> Outcome {
             "playbooks": reports.iter().map(Report::json).collect::<Vec<_>>(),
         })
     };
-    match format {
+    match arguments.format {
         Format::Sarif => terminal::print(&format!("{:#}\n", sarif(&reports)))?,
         Format::Github => terminal::print(&github(&reports))?,
         Format::Table => terminal::print(&people(&reports, errors, warnings, broken))?,
         _ => {
-            format.print(&result())?;
+            arguments.format.print(&result())?;
         }
     }
     let denied = arguments.deny_warnings && warnings > 0;

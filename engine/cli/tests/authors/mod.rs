@@ -143,7 +143,8 @@ fn a_thousand_tests_take_no_time() {
     let begun = std::time::Instant::now();
     let tested = stanch(&["test", &path(&home, "")]);
     assert_eq!((tested.exit, tested.out.contains("✔ 1000 tests in ")), (0, true), "{}", tested.out);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    // A debug build takes three times as long as a release build, of which 2 s are demanded.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(6), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -257,7 +258,9 @@ fn a_playbook_is_drawn_in_every_form_and_nothing_else_is() {
     assert_eq!(stanch(&["graph", &file, "--format", "svg", "--output", &output]).exit, 0);
     assert!(std::fs::read_to_string(output).unwrap().ends_with("</svg>\n"));
     let unsuited = stanch(&["graph", &file, "-o", "json"]);
-    assert_eq!((unsuited.exit, unsuited.err.contains("ascii, mermaid, dot or svg")), (2, true), "{}", unsuited.err);
+    assert_eq!((unsuited.exit, unsuited.err.contains("ascii, mermaid, dot, svg")), (2, true), "{}", unsuited.err);
+    let before = stanch(&["-o", "json", "graph", &file]);
+    assert_eq!((before.exit, before.err.contains("ascii, mermaid, dot or svg")), (2, true), "{}", before.err);
     assert_eq!(stanch(&["runs", "list", "-o", "svg"]).exit, 2);
 }
 

@@ -138,61 +138,53 @@ impl Draft {
             }
             return;
         }
+        let plan = Arc::clone(&matched.plan);
         let known = self.state.incident_by_key(key).map(|incident| (incident.id, incident.is_open()));
         let again = alerts.iter().all(|(_, firing)| *firing == Firing::Again);
-        let (incident, opened) = match known {
-            Some((id, open)) if open || again => (id, false),
-            _ => {
-                // Without inputs there is no run, and without an incident the alert stays unanswered: its repeats, or its
-                // replayed dead letter, find the playbook again once that is mended.
-                let all: Vec<_> = alerts.iter().map(|(alert, _)| Arc::clone(alert)).collect();
-                if let Err(reason) = inputs_of(&matched.plan, Some(matched.trigger), &cause_of_alerts(&all), Map::new())
-                {
-                    let problem = Unusable { playbook: matched.plan.name.clone(), reason };
-                    return self.keep_unusable_alert(&alerts[0].0, &problem);
-                }
-                (self.open_incident(key, &matched.plan, Some(&alerts[0].0)), true)
-            }
-        };
-        if !opened {
-            self.reopen_if_closing(incident);
-        }
-        // An alert that the incident did not have yet is news to it, whatever the delivery said.
+        let existing = known.filter(|(_, open)| *open || again).map(|(id, _)| id);
+        // An alert that the incident does not have yet is news to it, whatever the delivery said.
         let news: Vec<_> = alerts
             .iter()
-            .filter(|(alert, firing)| opened || *firing == Firing::New || !self.has_alert(incident, &alert.key))
+            .filter(|(alert, firing)| {
+                existing.is_none_or(|id| *firing == Firing::New || !self.has_alert(id, &alert.key))
+            })
             .map(|(alert, _)| Arc::clone(alert))
             .collect();
-        for (alert, _) in alerts {
-            self.join(incident, &matched.plan, alert);
+        let runs = existing.map(|id| self.live_runs(id, &plan.name)).unwrap_or_default();
+        let begin = begin(&plan, &runs, true).filter(|_| !news.is_empty());
+        // What has not begun takes in what comes meanwhile.
+        let within = runs.iter().find(|run| begin == Some(Begin::Within(run.id))).map(|run| &run.cause.alerts[..]);
+        let (start, unusable) = match begin {
+            Some(_) => what_starts(matched, within.unwrap_or_default(), &news),
+            None => (None, Vec::new()),
+        };
+        // What cannot be used joins nothing, so that it stays unanswered: its repeats, or its replayed dead letter, find the
+        // playbook again once that is mended.
+        for (alert, reason) in &unusable {
+            self.keep_unusable_alert(alert, &Unusable { playbook: plan.name.clone(), reason: reason.clone() });
+        }
+        let joins = |alert: &AlertSnapshot| !unusable.iter().any(|(other, _)| other.key == alert.key);
+        let joining: Vec<_> = alerts.iter().map(|(alert, _)| alert).filter(|alert| joins(alert)).collect();
+        let incident = match (existing, joining.first()) {
+            (_, None) => return,
+            (Some(id), Some(_)) => {
+                self.reopen_if_closing(id);
+                id
+            }
+            (None, Some(first)) => self.open_incident(key, &plan, Some(first)),
+        };
+        for alert in joining {
+            self.join(incident, &plan, alert);
         }
         if !self.receipt.incidents.contains(&incident) {
             self.receipt.incidents.push(incident);
         }
-        if news.is_empty() {
-            return;
-        }
-        let plan = Arc::clone(&matched.plan);
-        let runs = self.live_runs(incident, &plan.name);
-        let Some(begin) = begin(&plan, &runs, true) else { return };
-        // What has not begun takes in what comes meanwhile.
-        let within = runs.iter().find(|run| begin == Begin::Within(run.id)).map(|run| &run.cause.alerts[..]);
-        let known = within.unwrap_or_default();
-        let is_new = |alert: &&Arc<AlertSnapshot>| !known.iter().any(|of| of.key == alert.key);
-        let all: Vec<_> = known.iter().chain(news.iter().filter(is_new)).map(Arc::clone).collect();
-        let cause = cause_of_alerts(&all);
-        match inputs_of(&plan, Some(matched.trigger), &cause, Map::new()) {
-            Ok(inputs) => {
-                let held = self.maintenance_of(&news[0]).or_else(|| {
-                    let wait = plan.triggers[matched.trigger].group_wait;
-                    (!wait.is_zero()).then(|| Held::Group { until: self.now.plus(wait) })
-                });
-                self.begin(&plan, incident, cause, inputs, begin, held);
-            }
-            Err(reason) => {
-                let problem = Unusable { playbook: plan.name.clone(), reason };
-                self.keep_unusable_alert(&news[0], &problem);
-            }
+        if let (Some(begin), Some((cause, inputs))) = (begin, start) {
+            let held = self.maintenance_of(&news[0]).or_else(|| {
+                let wait = plan.triggers[matched.trigger].group_wait;
+                (!wait.is_zero()).then(|| Held::Group { until: self.now.plus(wait) })
+            });
+            self.begin(&plan, incident, cause, inputs, begin, held);
         }
     }
 
@@ -372,6 +364,38 @@ fn judge(state: &State, alert: &AlertSnapshot, now: Timestamp) -> Option<Option<
     }
 }
 
+/// What a run of a playbook for these alerts, beside those that it has, would start with; and the alerts that it could not be
+/// evaluated for, each with the reason. One that cannot be used keeps none of the others from being answered.
+#[expect(clippy::type_complexity, reason = "two lists with a reason each, used once")]
+fn what_starts(
+    matched: &Matched,
+    known: &[Arc<AlertSnapshot>],
+    news: &[Arc<AlertSnapshot>],
+) -> (Option<(Cause, Map<String, Value>)>, Vec<(Arc<AlertSnapshot>, String)>) {
+    let evaluate = |news: &[Arc<AlertSnapshot>]| {
+        let is_new = |alert: &&Arc<AlertSnapshot>| !known.iter().any(|of| of.key == alert.key);
+        let all: Vec<_> = known.iter().chain(news.iter().filter(is_new)).map(Arc::clone).collect();
+        let cause = cause_of_alerts(&all);
+        inputs_of(&matched.plan, Some(matched.trigger), &cause, Map::new()).map(|inputs| (cause, inputs))
+    };
+    let reason = match evaluate(news) {
+        Ok(start) => return (Some(start), Vec::new()),
+        Err(reason) => reason,
+    };
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for alert in news {
+        match evaluate(std::slice::from_ref(alert)) {
+            Ok(_) => good.push(Arc::clone(alert)),
+            Err(reason) => bad.push((Arc::clone(alert), reason)),
+        }
+    }
+    match (!good.is_empty()).then(|| evaluate(&good)) {
+        Some(Ok(start)) => (Some(start), bad),
+        Some(Err(_)) => (None, news.iter().map(|alert| (Arc::clone(alert), reason.clone())).collect()),
+        None => (None, bad),
+    }
+}
+
 /// Whether the trigger's condition takes the cause, and the key it renders.
 fn take(
     plan: &Arc<Plan>,
@@ -387,7 +411,14 @@ fn take(
         return Ok(None);
     }
     let key = match &of.key {
-        Some(key) => key.render(&names).map_err(|error| format!("trigger {}: key: {error}", trigger + 1))?.into(),
+        Some(key) => {
+            let key = key.render(&names).map_err(|error| format!("trigger {}: key: {error}", trigger + 1))?;
+            // Strangers must not share an incident because neither has a name.
+            if key.trim().is_empty() {
+                return Err(format!("trigger {}: key: it is empty", trigger + 1));
+            }
+            key.into()
+        }
         None => fallback(),
     };
     Ok(Some(Matched { plan: Arc::clone(plan), trigger, key }))

@@ -1,5 +1,6 @@
 //! Reading: what is durable, from the active segment and from sealed ones that are opened as they are asked for.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -131,20 +132,25 @@ impl Reader for Shared {
         Ok(entries)
     }
 
-    fn get(&self, sequences: &[Sequence]) -> Result<Vec<Entry>, ReadError> {
+    fn visit(&self, sequences: &[Sequence], take: &mut dyn FnMut(Entry)) -> Result<(), ReadError> {
         let head = self.read_state().head.sequence;
-        let mut entries = Vec::with_capacity(sequences.len());
-        for &sequence in sequences {
-            if sequence > head {
-                continue;
+        // What is asked for together mostly lies together: a frame is unpacked once for all that it holds.
+        let mut unpacked: (u32, BTreeMap<Sequence, Framed>) = (0, BTreeMap::new());
+        for &sequence in sequences.iter().filter(|sequence| **sequence <= head) {
+            if !unpacked.1.contains_key(&sequence) {
+                let Some((segment, _)) = self.segment_of(sequence)? else { continue };
+                let missing = || ReadError::Damaged { sequence, what: "it is missing".into() };
+                let (first, frame) = segment.frame_of(sequence).map_err(ReadError::Failed)?.ok_or_else(missing)?;
+                unpacked = (segment.number, unpack(first, &frame)?.collect());
+                if !unpacked.1.contains_key(&sequence) {
+                    return Err(missing());
+                }
             }
-            let Some((segment, _)) = self.segment_of(sequence)? else { continue };
-            let missing = || ReadError::Damaged { sequence, what: "it is missing".into() };
-            let (first, frame) = segment.frame_of(sequence).map_err(ReadError::Failed)?.ok_or_else(missing)?;
-            let (_, framed) = unpack(first, &frame)?.find(|(at, _)| *at == sequence).ok_or_else(missing)?;
-            entries.push(self.complete(segment.number, sequence, framed)?);
+            if let Some(framed) = unpacked.1.remove(&sequence) {
+                take(self.complete(unpacked.0, sequence, framed)?);
+            }
         }
-        Ok(entries)
+        Ok(())
     }
 
     fn head(&self) -> Head {

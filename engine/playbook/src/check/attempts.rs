@@ -89,7 +89,7 @@ impl<'a> Checker<'a> {
                 "none" => Jitter::None,
                 _ => Jitter::Full,
             }),
-            condition: node.get("if").and_then(|node| self.cel(node, place)),
+            condition: node.get("if").and_then(|node| self.condition(node, place)),
         };
         if let (Some(first), Some(most), Some(node)) =
             (retry.initial_interval, retry.max_interval, node.get("max_interval"))

@@ -172,7 +172,7 @@ impl<'a> Checker<'a> {
             }
             return None;
         };
-        let condition = self.cel(condition, place);
+        let condition = self.condition(condition, place);
         let (every, within) = (every.unwrap_or(default.every), within.unwrap_or(default.within));
         let given = ["every", "within"].into_iter().find_map(|key| node.get(key)).map(|node| node.span);
         if let Some(span) = given {

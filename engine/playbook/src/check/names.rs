@@ -1,9 +1,11 @@
 //! Templates and conditions: whether they compile, and whether what they name is there.
 
+use serde_json::Value;
+
 use super::Checker;
 use super::identifier;
 use crate::document::{Kind, Node};
-use crate::evaluate::{CompileError, Expression, Leaf, Node as Compiled, ROOTS, Reference};
+use crate::evaluate::{CompileError, Expression, Leaf, Node as Compiled, ROOTS, Reference, Scope, type_name};
 use crate::nearest::nearest;
 
 /// Where a template or condition stands.
@@ -115,6 +117,33 @@ impl<'a> Checker<'a> {
                 None
             }
         }
+    }
+
+    /// A condition's text. One that names nothing is evaluated at once: it must give true or false.
+    pub(super) fn condition(&mut self, node: &'a Node, place: Place) -> Option<String> {
+        self.cel_of(node, place, "true or false", Value::is_boolean)
+    }
+
+    /// The text of CEL that gives a list, in the same way.
+    pub(super) fn list_of(&mut self, node: &'a Node, place: Place) -> Option<String> {
+        self.cel_of(node, place, "a list", Value::is_array)
+    }
+
+    fn cel_of(&mut self, node: &'a Node, place: Place, what: &str, fits: fn(&Value) -> bool) -> Option<String> {
+        let text = self.cel(node, place)?;
+        let expression = Expression::compile(&text).ok()?;
+        if !expression.references().is_empty() {
+            return Some(text);
+        }
+        let problem = match expression.evaluate(&Scope::default()) {
+            Ok(value) if fits(&value) => return Some(text),
+            Ok(value) => format!("it gives {}, not {what}", type_name(&value)),
+            Err(error) => error.to_string(),
+        };
+        self.report.error("wrong-type", node.span, problem).help(
+            "name what it is about, such as steps.<name>.outputs.<output>, alert.labels.<label> or inputs.<name>",
+        );
+        None
     }
 
     /// A template's text.

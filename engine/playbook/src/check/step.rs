@@ -34,7 +34,7 @@ impl<'a> Checker<'a> {
         let at = |part| Place::Step { at: index, part };
         let entries = self.entries(node, &format!("step {name}"))?;
         self.known_keys(entries, keys::STEP, "a step");
-        let condition = node.get("if").and_then(|node| self.cel(node, at(Part::Once)));
+        let condition = node.get("if").and_then(|node| self.condition(node, at(Part::Once)));
         let foreach = self.foreach(node, index);
         let secrets = node.get("secrets").map(|node| self.secret_names(node));
         let secrets = secrets.as_deref();
@@ -170,7 +170,7 @@ impl<'a> Checker<'a> {
             }
             return None;
         };
-        let items = self.cel(items, Place::Step { at: index, part: Part::Once })?;
+        let items = self.list_of(items, Place::Step { at: index, part: Part::Once })?;
         Some(ForeachModel { items, max_parallel: most.unwrap_or(MAX_PARALLEL), fail_fast })
     }
 

@@ -126,10 +126,15 @@ impl<'a> Checker<'a> {
                     .help("join the two with &&");
                 None
             }
-            [outer, inner] => outer.or(inner).and_then(|node| self.cel(node, place)),
+            [outer, inner] => outer.or(inner).and_then(|node| self.condition(node, place)),
         };
         let key_template =
             node.get("key").or(incident_key).and_then(|node| self.template(node, Leaf::Text, place, None));
+        if let Some(node) = node.get("key").or(incident_key).filter(|_| key_template.as_deref() == Some("")) {
+            self.report
+                .error("wrong-value", node.span, "the key is empty, and all that has no key would share one incident")
+                .help("name what the alerts of one incident have in common, or remove key");
+        }
         let inputs = self.trigger_inputs(node.get("inputs"), kind, key.span);
         let group_wait = node.get("group_wait").and_then(|node| self.group_wait(node, kind));
         let group_wait_ms = group_wait.map_or(0, millis);

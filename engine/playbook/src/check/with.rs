@@ -144,6 +144,11 @@ impl<'a> Checker<'a> {
         let Some(Value::Array(from)) = with.get("from") else { return };
         let group = from.iter().any(|name| name.as_str().is_some_and(|name| name.starts_with("group:")));
         let count = from.len();
+        if let Some(from) = node.and_then(|node| node.get("from")).filter(|_| count == 0) {
+            self.report
+                .error("wrong-value", from.span, "nobody may decide")
+                .help("name people or groups, such as group:oncall; without from everybody may, also the anonymous local user");
+        }
         let place = node.and_then(|node| node.get("quorum").or(node.get("from")));
         if let Some(place) = place.filter(|_| !group && count > 0 && quorum > count as u64) {
             self.report
@@ -176,7 +181,7 @@ impl<'a> Checker<'a> {
                 Place::Step { at, .. } => Place::Step { at, part: Part::Awaited(kind) },
                 other => other,
             };
-            self.cel(node, place)
+            self.condition(node, place)
         });
         let condition = match condition {
             Some(None) => return None,

@@ -5,6 +5,7 @@
 
 mod alertmanager;
 mod approvals;
+mod artifacts;
 mod audit;
 mod body;
 mod clock;
@@ -81,6 +82,7 @@ fn routes() -> Routes {
     let routes = alertmanager::routes(routes);
     let routes = events::routes(routes);
     let routes = runs::routes(routes);
+    let routes = artifacts::routes(routes);
     let routes = approvals::routes(routes);
     let routes = inforce::routes(routes);
     let routes = holds::routes(routes);

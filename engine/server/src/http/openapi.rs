@@ -151,7 +151,7 @@ pub(crate) fn document() -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in super::routes().operations.into_iter().filter(|operation| !operation.doc.hidden) {
         let described = describe(&operation, &problem, &mut generator);
-        paths.entry(operation.path).or_insert_with(|| json!({}))[operation.method] = described;
+        paths.entry(operation.path.replace("{*", "{")).or_insert_with(|| json!({}))[operation.method] = described;
     }
     let schemas = generator.take_definitions(true);
     json!({
@@ -172,6 +172,7 @@ fn describe(operation: &Operation, problem: &Schema, generator: &mut SchemaGener
     let Operation { method, path, doc } = operation;
     let mut parameters = Vec::new();
     for name in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        let name = name.trim_start_matches('*');
         parameters.push(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
     }
     for (place, list) in [("query", &doc.query), ("header", &doc.headers)] {
@@ -237,7 +238,10 @@ mod tests {
     async fn every_documented_route_is_there() {
         let engine = Engine::start(&[]).await;
         for (path, operations) in document()["paths"].as_object().unwrap() {
-            let path = path.replace("{id}", "01890000-0000-7000-8000-000000000000").replace("{name}", "x");
+            let path = path
+                .replace("{id}", "01890000-0000-7000-8000-000000000000")
+                .replace("{name}", "x")
+                .replace("{step}", "x");
             for method in operations.as_object().unwrap().keys() {
                 let request = get(&path.replace("{source}", "eu")).method(&method.to_uppercase());
                 let response = engine.open(request).await;
