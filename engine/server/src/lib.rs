@@ -15,6 +15,7 @@ pub mod fixture;
 pub mod held;
 pub mod http;
 mod intake;
+mod lacks;
 mod nats;
 mod notify;
 mod people;

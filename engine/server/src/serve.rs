@@ -25,7 +25,7 @@ use crate::people::People;
 use crate::senders::Senders;
 use crate::store::{StartError, Store};
 use crate::stories::EngineStories;
-use crate::{http, nats, notify, playbooks, reload, schedules, summary};
+use crate::{http, lacks, nats, notify, playbooks, reload, schedules, summary};
 
 /// How long attempts may go on after the engine was told to end; those that are not over then become unknown.
 const GRACE: Duration = Duration::from_secs(10);
@@ -134,6 +134,9 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         tracing::warn!("{line}");
     }
 
+    for lack in lacks::lacking(&library.plans, &config) {
+        tracing::warn!("{lack}: what uses it fails until stanch.yaml has it");
+    }
     let (problems_sender, problems) = watch::channel(Arc::new(library.problems.clone()));
     let (reloaded_sender, reloaded) = watch::channel(0);
     let config = Arc::new(config);
