@@ -24,7 +24,6 @@ use stanch_tests::{
 };
 
 const CHANNELS: &[&str] = &["#incidents", "#maintenance-api-alerts"];
-const WORKERS: &str = "/apis/apps/v1/namespaces/sprintconnect/deployments/sprintconnect-workers";
 const SICK_POD: &str = "/api/v1/namespaces/stratmaster-production/pods/api-2";
 /// A limit that no passing test reaches.
 const LATE: Duration = Duration::from_secs(120);
@@ -55,7 +54,7 @@ fn shipped(mut setup: Setup) -> Setup {
     setup
 }
 
-/// An API server with a deployment and a pod.
+/// An API server with a pod.
 struct Cluster {
     server: StandIn,
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
@@ -63,9 +62,8 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
-        let deployment = json!({"kind": "Deployment", "metadata": {"name": "sprintconnect-workers", "resourceVersion": "7"}, "spec": {"replicas": 3}});
         let pod = json!({"kind": "Pod", "metadata": {"name": "api-2", "uid": "uid-2"}});
-        let objects = BTreeMap::from([(WORKERS.to_owned(), deployment), (SICK_POD.to_owned(), pod)]);
+        let objects = BTreeMap::from([(SICK_POD.to_owned(), pod)]);
         let objects = Arc::new(Mutex::new(objects));
         let shared = Arc::clone(&objects);
         let server = StandIn::start(move |request| {
@@ -82,17 +80,12 @@ impl Cluster {
 
 fn respond(objects: &mut BTreeMap<String, Value>, request: &Received) -> (u16, Value) {
     let path = request.path.split('?').next().unwrap_or_default();
-    let Some(object) = objects.get_mut(path) else {
+    let Some(object) = objects.get(path).cloned() else {
         return (404, json!({"kind": "Status", "message": format!("{path} not found")}));
     };
     match request.method.as_str() {
-        "PATCH" => {
-            let patch: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-            object["spec"]["replicas"] = patch["spec"]["replicas"].clone();
-            (200, object.clone())
-        }
         "DELETE" => (200, objects.remove(path).unwrap_or_default()),
-        _ => (200, object.clone()),
+        _ => (200, object),
     }
 }
 
@@ -167,10 +160,15 @@ fn an_alert_of_each_system_is_answered_by_its_playbook_to_the_end() {
     let write = |name: &str, text: &str| std::fs::write(home.join(name), text).expect("a directory of the test's own");
     write(
         "kubectl.answers.yaml",
-        "- {of: [get], with: deployment/sprintconnect-workers, stdout: 3 3}\n\
-         - {of: [get], with: deployment/stratmaster-api, stdout: 3 3}\n\
-         - {of: [get], with: '{.spec.maxReplicas}', stdout: 3 10 3 Deployment maintenance-api}\n\
-         - {of: [get], with: horizontalpodautoscaler/maintenance-api, stdout: 5 5}\n",
+        concat!(
+            "- {of: [get], with: 'deployment/sprintconnect-workers --namespace=sprintconnect --output=jsonpath', stdout: 3 3}\n",
+            // As it is once it was raised, and nobody else has raised it.
+            "- {of: [get], with: deployment/sprintconnect-workers, stdout: '{\"metadata\": {\"resourceVersion\": \"7\", ",
+            r#""annotations": {"stanch-raised": "{\"before\":3,\"runs\":{}}"}}, "spec": {"replicas": 5}}'}"#,
+            "\n- {of: [get], with: deployment/stratmaster-api, stdout: 3 3}\n",
+            "- {of: [get], with: '{.spec.maxReplicas}', stdout: 3 10 3 Deployment maintenance-api}\n",
+            "- {of: [get], with: '{.spec.minReplicas} {.status.currentReplicas}', stdout: 5 5}\n",
+        ),
     );
     write("psql.answers.yaml", "- {of: [], with: max_connections, stdout: 20|0|200}\n");
     // The target of a repository that is not here.
@@ -194,11 +192,12 @@ fn an_alert_of_each_system_is_answered_by_its_playbook_to_the_end() {
     let (objects, called) = (Arc::clone(&cluster.objects), home.clone());
     let systems = Systems::start(move || {
         let objects = objects.lock().unwrap_or_else(PoisonError::into_inner);
-        let patched = |line: &String| line.contains("patch horizontalpodautoscaler/maintenance-api");
+        let calls = commands::lines(&called, CALLS);
+        let patched = |what: &str| calls.iter().any(|line| line.contains(&format!("kubectl patch {what}")));
         [
-            objects[WORKERS]["spec"]["replicas"] != 3,
+            patched("deployment/sprintconnect-workers"),
             !objects.contains_key(SICK_POD),
-            commands::lines(&called, CALLS).iter().any(patched),
+            patched("horizontalpodautoscaler/maintenance-api"),
         ]
     });
     let alertmanager = Alertmanager::start(&engine.url("/webhooks/alertmanager/main"));
@@ -219,7 +218,14 @@ fn an_alert_of_each_system_is_answered_by_its_playbook_to_the_end() {
             ("recover.fewer_workers", "succeeded"),
         ],
     );
-    assert_eq!(cluster.object(WORKERS).expect("it is there")["spec"]["replicas"], 3, "taken back once it was calm");
+    let patches = |what: &str| -> Vec<String> {
+        let of = format!("kubectl patch {what}");
+        commands::lines(&home, CALLS).into_iter().filter(|line| line.contains(&of)).collect()
+    };
+    let workers = patches("deployment/sprintconnect-workers");
+    assert!(workers.first().is_some_and(|line| line.contains(r#""spec":{"replicas":5}"#)), "{workers:?}");
+    let back = |line: &String| line.contains(r#""spec":{"replicas":3}"#) && line.contains(r#""stanch-raised":null"#);
+    assert!(workers.last().is_some_and(back), "taken back once it was calm: {workers:?}");
 
     let run = finished(&engine, "stratmaster-high-error-rate");
     ended(
@@ -237,8 +243,7 @@ fn an_alert_of_each_system_is_answered_by_its_playbook_to_the_end() {
             ("recover.fewer_pods", "succeeded"),
         ],
     );
-    let patches: Vec<String> =
-        commands::lines(&home, CALLS).into_iter().filter(|line| line.contains("kubectl patch")).collect();
+    let patches = patches("horizontalpodautoscaler/");
     assert!(patches.len() >= 2 && patches.iter().all(|line| line.contains("minReplicas")), "{patches:?}");
 
     assert_eq!(commands::lines(&home, REFUSALS), Vec::<String>::new());
