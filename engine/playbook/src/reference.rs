@@ -36,7 +36,7 @@ const NAMES: &str = "\
 | --- | --- | --- |
 | `event` | everywhere | `id`, `source`, `type`, `time`, `subject`, `data`; in `if` of a wait for an event, the awaited one |
 | `alert` | where an alert can have started the run | `labels`, `annotations`, `starts_at`, `fingerprint`, `source`, `generator_url` |
-| `alerts` | as `alert` | the list of all alerts of the incident's key; `alert` is the first |
+| `alerts` | as `alert` | the alerts that started the run: those of its key that the incident did not have yet, of one delivery, of `group_wait`, or come while it was queued; `alert` is the first, and `incident.alerts` has all |
 | `incident` | in steps | `id`, `key`, `severity`, `owner`, `title`, `alerts`, `url` |
 | `run` | in steps | `id`, `playbook`, `url`, and in `finally` `outcome` |
 | `inputs` | in steps; in the catalogue, those of the action | the inputs by name |

@@ -247,6 +247,10 @@ impl RunDetail {
                 self.inputs = Value::clone(&body.inputs);
                 self.trigger = Some(body.cause.clone());
             }
+            Body::RunExtended(body) => {
+                self.inputs = Value::clone(&body.inputs);
+                self.trigger = Some(body.cause.clone());
+            }
             Body::RunCancelRequested(body) => {
                 let by = record.actor.as_str().to_owned();
                 self.cancelled = Some(Cancelled { by, reason: body.reason.clone(), undo: body.undo, at });

@@ -200,6 +200,24 @@ mod tests {
                         recover:\n  after: {uses: log, with: {message: over}}\n";
 
     #[tokio::test]
+    async fn a_run_tells_of_all_that_it_took_in_before_it_began() {
+        let text = "playbook: gathers\ninputs: {hosts: {type: list}}\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\n    \
+                    key: k\n    group_wait: 10m\n    inputs: {hosts: \"alerts.map(a, a.labels.host)\"}\n\
+                    detect:\n  a: {uses: log, with: {message: x}}\n";
+        let engine = Engine::start(&[text]).await;
+        for host in ["a", "b"] {
+            let alert = json!({"status": "firing", "labels": {"alertname": "Down", "host": host}, "annotations": {}, "startsAt": "2026-01-05T03:00:00Z"});
+            let body = json!({"version": "4", "status": "firing", "alerts": [alert]}).to_string();
+            assert_eq!(engine.send(post("/webhooks/alertmanager", body)).await.status, 200);
+        }
+        let list = engine.send(get("/api/v1/runs")).await.json;
+        let id = list["items"][0]["id"].as_str().unwrap().to_owned();
+        let run = engine.send(get(&format!("/api/v1/runs/{id}"))).await.json;
+        assert_eq!(run["inputs"]["hosts"], json!(["a", "b"]), "{run:#}");
+        assert_eq!(run["trigger"]["alerts"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[tokio::test]
     async fn runs_are_listed_newest_first_by_pages() {
         let engine = Engine::start(&[QUICK, LONG]).await;
         let mut ids = Vec::new();
