@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stanch_core::attempt::{AttemptId, Purpose};
-use stanch_core::clock::is_jump;
+use stanch_core::clock::{apart, is_jump};
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::Run;
 use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
-use stanch_playbook::time::shown_duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -573,12 +572,6 @@ fn tell(record: &Record, state: &State) {
         }
         _ => {}
     }
-}
-
-/// How far the wall clock is from the engine's, as `1h ahead of`.
-pub(crate) fn apart(by_ms: i64) -> String {
-    let length = shown_duration(Duration::from_secs(by_ms.unsigned_abs() / 1000));
-    format!("{length} {}", if by_ms < 0 { "behind" } else { "ahead of" })
 }
 
 /// The id of what an attempt was to take back; it stays in force where that failed.
