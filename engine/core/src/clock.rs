@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stanch_playbook::Timestamp;
+use stanch_playbook::time::shown_duration;
 
 /// How far the wall clock may be from the engine's before that is a jump.
 pub const TOLERANCE: Duration = Duration::from_secs(60);
@@ -36,4 +37,11 @@ impl Jump {
 #[must_use]
 pub const fn is_jump(by_ms: i64) -> bool {
     by_ms.unsigned_abs() > TOLERANCE.as_millis() as u64
+}
+
+/// How far the wall clock is from the engine's, in whole seconds: `1h ahead of`, `2h behind`.
+#[must_use]
+pub fn apart(by_ms: i64) -> String {
+    let length = shown_duration(Duration::from_secs(by_ms.unsigned_abs() / 1000));
+    format!("{length} {}", if by_ms < 0 { "behind" } else { "ahead of" })
 }

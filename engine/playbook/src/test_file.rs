@@ -344,7 +344,7 @@ pub enum Want {
     Inputs(Value),
     /// A part of why a step is not green.
     Error(String, String),
-    /// A part of what a `slack` or `log` step said.
+    /// A part of what a `slack` or `log` step said, or people were told by itself.
     Message(String),
     /// What none of them may have said.
     Silence(String),

@@ -339,24 +339,7 @@ impl Config {
 
     /// Who is told of incidents: the defaults, with what the file says over them.
     fn escalation(&self) -> Result<BTreeMap<Severity, Escalation>, ConfigError> {
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let notify = |after: &[u64]| {
-            after.iter().map(|after| NotifyAfter { after: minutes(*after), people: Vec::new() }).collect()
-        };
-        let mut all = BTreeMap::from([
-            (
-                Severity::P0,
-                Escalation { acknowledge_within: None, update_every: Some(minutes(15)), notify: notify(&[0, 5]) },
-            ),
-            (
-                Severity::P1,
-                Escalation {
-                    acknowledge_within: Some(minutes(15)),
-                    update_every: Some(minutes(30)),
-                    notify: notify(&[30]),
-                },
-            ),
-        ]);
+        let mut all = stanch_core::Settings::usual_escalation();
         for (severity, config) in &self.incidents.escalation {
             if *config == EscalationConfig::default() {
                 all.remove(severity);

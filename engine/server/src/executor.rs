@@ -12,14 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stanch_core::attempt::{AttemptId, Purpose};
-use stanch_core::clock::is_jump;
+use stanch_core::clock::{apart, is_jump};
 use stanch_core::record::{Actor, AttemptFailed, AttemptUnknown, Body, Record, RunOutcome, Then};
 use stanch_core::run::{Place, Run};
 use stanch_core::{Assignment, Command, Effect, Epoch, Outcome, Receipt, RunId, State, decide, outstanding};
 use stanch_journal::AppendError;
 use stanch_playbook::Timestamp;
 use stanch_playbook::test_file::item_text;
-use stanch_playbook::time::shown_duration;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -573,12 +572,6 @@ fn tell(record: &Record, state: &State) {
         }
         _ => {}
     }
-}
-
-/// How far the wall clock is from the engine's, as `1h ahead of`.
-pub(crate) fn apart(by_ms: i64) -> String {
-    let length = shown_duration(Duration::from_secs(by_ms.unsigned_abs() / 1000));
-    format!("{length} {}", if by_ms < 0 { "behind" } else { "ahead of" })
 }
 
 /// What the item is that an attempt is for.

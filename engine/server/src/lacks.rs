@@ -12,7 +12,9 @@ use crate::config::Config;
 pub(crate) fn lacking(plans: &[Arc<Plan>], config: &Config) -> Vec<String> {
     let mut missing: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for plan in plans {
-        let mut note = |what: String| drop(missing.entry(what).or_default().insert(plan.name.as_str()));
+        let mut note = |what: String| {
+            missing.entry(what).or_default().insert(plan.name.as_str());
+        };
         // The canonical form names actions, secrets and people in one way wherever they stand.
         let canonical: Value = serde_json::from_str(plan.canonical()).unwrap_or_default();
         let mut open = vec![&canonical];

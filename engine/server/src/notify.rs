@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stanch_core::attempt::{AttemptId, Purpose};
-use stanch_core::clock::is_jump;
-use stanch_core::incident::Incident;
 use stanch_core::record::{ApprovalRequested, ApprovalTarget};
-use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State};
+use stanch_core::{ApprovalId, Assignment, Body, Outcome, Record, RunId, State, notice};
 use stanch_playbook::{ActionName, Plan, PlaybookName, StepKey};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::watch;
@@ -20,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::executor::{Dispatch, Handle, apart};
+use crate::executor::{Dispatch, Handle};
 
 /// How often a message is tried, and how long it waits before the second try; four times as long before each further one.
 const TRIES: u32 = 4;
@@ -140,63 +138,29 @@ async fn post<D: Dispatch>(
 
 /// What a record that is a notice says on Slack; none where it is about nothing that is still there.
 fn notice_of(record: &Record, state: &State, config: &Config) -> Option<Value> {
+    let head = notice(record, state)?;
     let incident = match &record.body {
         Body::IncidentEscalated(body) => state.incidents.get(&body.incident),
         Body::IncidentUpdateDue(body) => state.incidents.get(&body.incident),
         _ => None,
     };
-    let told = |incident: &Incident| {
-        let firing = incident.alerts.iter().filter(|(_, fires)| *fires).count();
-        let care = incident.care.as_deref();
-        let owner = care
-            .and_then(|care| care.owner.as_ref())
-            .map_or("nobody", |owner| owner.as_str().strip_prefix("person:").unwrap_or(owner.as_str()));
-        format!(
-            "{:?} {} is {}; {firing} of {} alerts fire, {} runs are live, led by {owner}",
-            incident.severity,
-            incident.title,
-            incident.state(),
-            incident.alerts.len(),
-            incident.live_runs.len(),
-        )
-    };
-    let (head, foot) = match (&record.body, incident) {
-        (Body::IncidentEscalated(body), Some(incident)) => {
+    let foot = match &record.body {
+        Body::IncidentEscalated(body) => {
             let people = mentions(&body.people, config);
-            let short = short(incident.id);
             let people = if people.is_empty() { String::new() } else { format!("{people}: ") };
-            (format!("{}: {}", told(incident), body.reason), format!("{people}`stanch incidents ack {short}`"))
+            format!("{people}`stanch incidents ack {}`", short(body.incident))
         }
-        (Body::ApprovalEscalated(body), _) => {
-            let (_, _, question) = state.question(body.approval)?;
+        Body::ApprovalEscalated(body) => {
             let short = short(body.approval);
-            let head = format!("Approval still needed: {} ({})", question.asked.prompt, body.reason);
-            (head, format!("{}: `stanch approve {short}` or `stanch deny {short}`", mentions(&body.people, config)))
+            format!("{}: `stanch approve {short}` or `stanch deny {short}`", mentions(&body.people, config))
         }
-        (Body::IncidentUpdateDue(_), Some(incident)) => {
-            let short = short(incident.id);
-            (told(incident), format!("`stanch incidents show {short}`"))
+        Body::IncidentUpdateDue(body) => format!("`stanch incidents show {}`", short(body.incident)),
+        Body::WatchdogBarked(body) => format!("`stanch runs list --playbook {}`", inert(body.playbook.as_str())),
+        Body::ClockJumped(_) => {
+            "`stanch clock agree` follows it at once, `stanch inforce extend` keeps something for longer".to_owned()
         }
-        (Body::WatchdogBarked(body), _) => (
-            format!("{}: no run has succeeded since that of {} ({})", body.playbook, body.nominal, body.watchdog),
-            format!("`stanch runs list --playbook {}`", inert(body.playbook.as_str())),
-        ),
-        (Body::ClockJumped(body), _) if is_jump(body.by_ms) => (
-            format!(
-                "The wall clock is {} the engine's: what is in force and the deadlines go by the old time for 10m",
-                apart(body.by_ms)
-            ),
-            "`stanch clock agree` follows it at once, `stanch inforce extend` keeps something for longer".to_owned(),
-        ),
-        (Body::Frozen(body), _) => (
-            format!("{} stopped all new steps with side effects: {}", record.actor.as_str(), body.reason),
-            "`stanch unfreeze` lets them start again".to_owned(),
-        ),
-        (Body::Unfrozen(_), _) => (
-            format!("{} lets steps with side effects start again", record.actor.as_str()),
-            "`stanch runs list` shows what runs".to_owned(),
-        ),
-        _ => return None,
+        Body::Frozen(_) => "`stanch unfreeze` lets them start again".to_owned(),
+        _ => "`stanch runs list` shows what runs".to_owned(),
     };
     let mut with = blocks(&head, &head, &foot);
     let channel = match &record.body {

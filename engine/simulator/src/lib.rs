@@ -24,7 +24,7 @@ use stanch_core::alert::{AlertChange, AlertKey, AlertSnapshot, AlertStatus};
 use stanch_core::record::Actor;
 use stanch_core::run::Run;
 use stanch_core::{
-    Assignment, Command, Effect, JournalId, Outcome, Receipt, Record, Rejected, RunId, Settings, State, decide,
+    Assignment, Command, Effect, JournalId, Outcome, Receipt, Record, Rejected, RunId, Settings, State, decide, notice,
 };
 use stanch_playbook::{Plan, Timestamp, Uses};
 
@@ -48,6 +48,8 @@ pub struct Simulation {
     pub finished: Vec<Arc<Run>>,
     /// Every attempt that was dispatched, in order.
     pub dispatched: Vec<Assignment>,
+    /// What people were told by itself, oldest first.
+    pub notices: Vec<String>,
     settings: Settings,
     plans: Vec<Arc<Plan>>,
     checking: bool,
@@ -75,6 +77,7 @@ impl Simulation {
             in_flight: VecDeque::new(),
             finished: Vec::new(),
             dispatched: Vec::new(),
+            notices: Vec::new(),
             settings,
             plans,
             checking: false,
@@ -107,8 +110,9 @@ impl Simulation {
     /// What the core refuses.
     pub fn command(&mut self, command: Command) -> Result<Receipt, Rejected> {
         let decision = decide(&self.state, command, self.now)?;
-        self.records.extend(decision.records);
         self.state = decision.state;
+        self.notices.extend(decision.records.iter().filter_map(|record| notice(record, &self.state)));
+        self.records.extend(decision.records);
         self.finished.extend(decision.finished);
         for effect in decision.effects {
             match effect {

@@ -8,15 +8,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stanch_core::alert::{AlertChange, AlertKey, AlertStatus};
 use stanch_core::attempt::Purpose;
 use stanch_core::command::{Person, Target};
 use stanch_core::event::Event;
-use stanch_core::record::{Actor, Answer, Cause, Then, Verdict};
-use stanch_core::run::{Run, StepState};
+use stanch_core::record::{Actor, Answer, Cause, ContainmentStarted, RenderedCall, Then, Verdict};
+use stanch_core::run::{Question, Run, StepState};
 use stanch_core::{Assignment, AttemptId, Body, Command, IllegalTransition, Outcome, Record, RunId, Settings, State};
-use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp};
+use stanch_playbook::plan::Step;
+use stanch_playbook::time::shown_duration;
+use stanch_playbook::{Plan, PlaybookName, StepKey, Timestamp, Uses};
 
 use crate::shown::{difference, with_marks};
 use crate::stage::{Reply, Stage};
@@ -34,7 +36,16 @@ pub struct Recorded {
     settings: Settings,
     attempts: HashMap<Tried, Vec<Attempted>>,
     order: Vec<StepKey>,
+    contained: BTreeMap<(StepKey, Option<u32>), Contained>,
     happened: Vec<(Timestamp, Happened)>,
+}
+
+/// What takes back what a step, or an item of it, put in force.
+#[derive(Debug, Clone)]
+struct Contained {
+    call: RenderedCall,
+    /// After what time it is taken back by itself.
+    after: Option<Duration>,
 }
 
 /// What is tried: one thing of a step, of the run's own playbook or of one that it ran.
@@ -114,6 +125,7 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
             settings: state.settings.clone(),
             attempts: HashMap::new(),
             order: Vec::new(),
+            contained: BTreeMap::new(),
             happened: Vec::new(),
         };
         live.insert(body.run, recorded);
@@ -165,6 +177,11 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
         Body::ApprovalRequested(body) => {
             if let Some(of) = live.get_mut(&body.run) {
                 of.begin(&body.step);
+            }
+        }
+        Body::ContainmentStarted(body) => {
+            if let Some(of) = live.get_mut(&body.run) {
+                of.contained.insert((body.step.clone(), body.item), Contained::new(body, at));
             }
         }
         Body::StepAnswered(body) => {
@@ -224,7 +241,6 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
         | Body::RunStarted(_)
         | Body::ItemsStarted(_)
         | Body::ItemsEnded(_)
-        | Body::ContainmentStarted(_)
         | Body::ContainmentEnded(_)
         | Body::RunExtended(_)
         | Body::RunHoldEnded(_)
@@ -251,6 +267,12 @@ fn observe(state: &State, record: &Record, live: &mut BTreeMap<RunId, Recorded>,
     }
 }
 
+impl Contained {
+    fn new(body: &ContainmentStarted, at: Timestamp) -> Self {
+        Self { call: body.undo.clone(), after: body.until.map(|until| until.since(at)) }
+    }
+}
+
 impl Tried {
     fn of(playbook: PlaybookName, attempt: &AttemptId) -> Self {
         Self { playbook, step: attempt.step.clone(), item: attempt.item, purpose: attempt.purpose }
@@ -262,6 +284,14 @@ impl Recorded {
         if !self.order.contains(step) {
             self.order.push(step.clone());
         }
+    }
+
+    /// A value of the recorded run with the ids of another one, and secrets as they are written.
+    fn under_ids_of(&self, value: &Value, other: &Run) -> Value {
+        let text = with_marks(value).to_string();
+        let text = text.replace(&self.run.id.to_string(), &other.id.to_string());
+        let text = text.replace(&self.run.incident.to_string(), &other.incident.to_string());
+        serde_json::from_str(&text).unwrap_or_default()
     }
 
     /// Whether an alert belongs to the run's incident.
@@ -505,16 +535,18 @@ fn changes(recorded: &Recorded, plan: &Plan, simulation: &Simulation, id: RunId)
             let (was, now) = (was.attempts.len(), step.attempts.len());
             differs(format!("attempts of {}", of.name), attempts(was), attempts(now), now > was);
         }
-        let same_ids = |value: &Value| {
-            let text = with_marks(value).to_string();
-            let text = text.replace(&recorded.run.id.to_string(), &id.to_string());
-            let text = text.replace(&recorded.run.incident.to_string(), &run.incident.to_string());
-            serde_json::from_str::<Value>(&text).unwrap_or_default()
-        };
+        let same_ids = |value: &Value| recorded.under_ids_of(value, run);
+        if let (Some(was), Some(now)) = (&was.question, &step.question) {
+            compare(&of.key.to_string(), &same_ids(&asked(was, before)), &asked(now, of), &mut differs);
+        }
         // Of one thing that was tried again and again, the last request.
         let mut told: Vec<(Option<u32>, Purpose)> = Vec::new();
         for one in made.into_iter().rev() {
             let thing = (one.attempt.item, one.attempt.purpose);
+            // That is told of what is in force, which may not have been taken back at all.
+            if thing.1 == Purpose::Undo {
+                continue;
+            }
             let Some(old) = known(one).last().filter(|_| !told.contains(&thing)) else { continue };
             told.push(thing);
             let item = thing.0.map(|item| format!("[{item}]")).unwrap_or_default();
@@ -532,8 +564,50 @@ fn changes(recorded: &Recorded, plan: &Plan, simulation: &Simulation, id: RunId)
             differs(old.key.to_string(), was.to_owned(), "not there".to_owned(), false);
         }
     }
+    let same_ids = |value: &Value| recorded.under_ids_of(value, run);
+    contained(recorded, simulation, id, &same_ids, &mut differs);
     order(recorded, simulation, id, &mut differs);
     changes
+}
+
+/// What a step's question asks of whom.
+fn asked(question: &Question, step: &Step) -> Value {
+    let asked = &question.asked;
+    let allow_self = match &step.uses {
+        // By the plan: who started the run again is nobody who could be excluded.
+        Uses::Approval(approval) => Some(approval.allow_self),
+        Uses::Action(_) | Uses::Wait(_) | Uses::Playbook { .. } | Uses::Undo { .. } => None,
+    };
+    json!({
+        "prompt": asked.prompt,
+        "from": asked.from,
+        "quorum": asked.quorum,
+        "allow_self": allow_self,
+        "timeout": asked.expires_at.map(|at| shown_duration(at.since(question.asked_at))),
+    })
+}
+
+/// How what was put in force both then and now is taken back.
+fn contained(
+    recorded: &Recorded,
+    simulation: &Simulation,
+    id: RunId,
+    same_ids: &dyn Fn(&Value) -> Value,
+    differs: &mut dyn FnMut(String, String, String, bool),
+) {
+    let told = |of: &Contained| {
+        let call = &of.call;
+        json!({"uses": call.action, "with": with_marks(&call.with), "env": with_marks(&call.env), "after": of.after.map(shown_duration)})
+    };
+    for record in &simulation.records {
+        let Body::ContainmentStarted(body) = &record.body else { continue };
+        let old =
+            recorded.contained.iter().find(|((step, item), _)| name(step) == name(&body.step) && *item == body.item);
+        let Some((_, old)) = old.filter(|_| body.run == id) else { continue };
+        let item = body.item.map(|item| format!("[{item}]")).unwrap_or_default();
+        let what = format!("{}{item} undo", body.step);
+        compare(&what, &same_ids(&told(old)), &told(&Contained::new(body, record.time)), differs);
+    }
 }
 
 /// The order in which those steps begin that began both then and now.

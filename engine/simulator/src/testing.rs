@@ -82,7 +82,9 @@ pub struct Engines(HashMap<Vec<stanch_playbook::PlanDigest>, Simulation>);
 impl Engines {
     fn of(&mut self, family: Vec<Arc<Plan>>) -> Simulation {
         let digests = family.iter().map(|plan| plan.digest).collect();
-        let start = || Simulation::starting_at(family, Settings::default(), Timestamp::EPOCH);
+        // What stanch.yaml would say, were it empty.
+        let settings = Settings { escalation: Settings::usual_escalation(), ..Settings::default() };
+        let start = || Simulation::starting_at(family, settings, Timestamp::EPOCH);
         self.0.entry(digests).or_insert_with(start).clone()
     }
 }

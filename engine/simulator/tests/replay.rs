@@ -213,7 +213,62 @@ fn items_looks_undos_approvals_and_sub_playbooks_go_as_they_did() {
     };
     assert_eq!(told(WHOLE, CHILD), "");
     let edited = told(&WHOLE.replace("DELETE, url: \"x/", "DELETE, url: \"y/"), CHILD);
-    assert!(edited.contains("contain.isolate[1] undo with.url: was \"x/b\", would be \"y/b\""), "{edited}");
+    assert!(edited.contains("contain.isolate[1] undo.with.url: was \"x/b\", would be \"y/b\""), "{edited}");
+    for (from, to, expected) in [
+        ("isolate {{", "Isolate {{", "contain.ask.prompt: was \"isolate 2?\", would be \"Isolate 2?\""),
+        (
+            "from: [group:oncall]",
+            "from: [group:oncall], allow_self: true",
+            "contain.ask.allow_self: was false, would be true",
+        ),
+        (
+            "from: [group:oncall]",
+            "from: [group:oncall, dan]",
+            "contain.ask.from: was [\"group:oncall\"], would be [\"group:oncall\",\"dan\"]",
+        ),
+        ("timeout: 1h}\n  isolate", "timeout: 2h}\n  isolate", "contain.ask.timeout: was \"1h\", would be \"2h\""),
+        (
+            "DELETE, url: \"x/{{ item }}\"}",
+            "DELETE, url: \"x/{{ item }}\"}, after: 9h",
+            "contain.isolate[0] undo.after: was null, would be \"9h\"",
+        ),
+        (
+            "undo: {uses: http, with: {method: DELETE, url: \"x/{{ item }}\"}}",
+            "undo: {uses: log, with: {message: x}}",
+            "contain.isolate[0] undo.",
+        ),
+    ] {
+        assert!(WHOLE.contains(from), "{from}");
+        let edited = told(&WHOLE.replace(from, to), CHILD);
+        assert!(edited.contains(expected), "{edited}");
+    }
     let edited = told(WHOLE, &CHILD.replace("uses: exec", "if: \"1 / 0 == 1\", uses: exec"));
     assert!(edited.contains("eradicate.rotate: was succeeded, would be failed"), "{edited}");
+}
+
+#[test]
+fn a_lower_quorum_is_told_though_the_run_goes_as_it_did() {
+    let asks = "playbook: p\ndetect:\n  ask: {uses: approval, with: {prompt: sure?, quorum: 2}, timeout: 1h}\n";
+    let mut simulation = Simulation::new(vec![plan(asks)], Settings::default());
+    let (id, source, kind, time) = ("1".into(), "api".into(), "test".into(), simulation.now);
+    let event = Arc::new(Event { id, source, kind, time, subject: None, data: json!({}) });
+    let target = Target::Playbook { playbook: plan(asks).name.clone(), inputs: serde_json::Map::new() };
+    let command = Command::ReceiveEvent { actor: Actor::person("ann"), event, target };
+    simulation.command(command).expect("it fits");
+    for name in ["bob", "eve"] {
+        let asked = simulation.state.questions().next().expect("somebody is asked").2.asked.clone();
+        let decided = Command::DecideApproval {
+            actor: Actor::person(name),
+            person: Person { name: name.to_owned(), groups: Vec::new(), via: "test".to_owned() },
+            approval: asked.approval,
+            verdict: Verdict::Approved,
+            digest: asked.digest.to_string(),
+            reason: String::new(),
+        };
+        simulation.command(decided).expect("both may");
+    }
+    assert_eq!(simulation.finished[0].state(), "succeeded");
+    assert_eq!(changes(&simulation, asks), "");
+    let told = changes(&simulation, &asks.replace("quorum: 2", "quorum: 1"));
+    assert_eq!(told, "detect.ask.quorum: was 2, would be 1");
 }

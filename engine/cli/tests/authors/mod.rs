@@ -599,3 +599,28 @@ fn a_question_that_too_few_agreed_to_in_time_expired_whatever_follows() {
         }
     }
 }
+
+#[test]
+fn what_people_are_told_by_itself_is_among_the_messages() {
+    let asks = "playbook: p\nseverity: P0\ntriggers:\n  - alertmanager: {matchers: ['alertname=\"Down\"']}\ndetect:\n  ask:\n    \
+                uses: approval\n    with: {prompt: Fail over?, escalate: [{after: 10m, people: ann}]}\n    timeout: 1h\n";
+    let home = home(&[("p.yaml", asks)]);
+    let test = test_of(
+        "{alert: {labels: {alertname: Down}}}",
+        r#"    then:
+      - at: 4m
+        expect:
+          messages: ["P0 Down is open; 1 of 1 alerts fire, 1 runs are live, led by nobody: "]
+          no_messages: ["Approval still needed", "within 5m"]
+      - {at: 9m, expect: {no_messages: ["Approval still needed"], messages: ["nobody acknowledged it within 5m"]}}
+      - {at: 14m, expect: {messages: ["Approval still needed: Fail over? (nobody decided within 10m)"]}}
+      - {at: 15m, acknowledge: true}
+      - {at: 20m, expect: {messages: ["P0 Down is open; 1 of 1 alerts fire, 1 runs are live, led by nobody"]}}
+      - {at: 31m, expect: {messages: ["P0 Down is acknowledged; "]}, approve: ask}
+    expect: {run: succeeded}
+"#,
+    );
+    std::fs::write(home.path().join("p.test.yaml"), test).unwrap();
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}

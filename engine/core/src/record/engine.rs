@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stanch_playbook::plan::Escalation;
+use stanch_playbook::plan::{Escalation, NotifyAfter};
 use stanch_playbook::{PlanDigest, PlaybookName, Severity};
 
 use crate::id::{Epoch, JournalId};
@@ -56,6 +56,33 @@ impl Default for Settings {
             escalation: BTreeMap::new(),
             reopen_within: Duration::from_secs(15 * 60),
         }
+    }
+}
+
+impl Settings {
+    /// Who is told of incidents, and when, where neither a playbook nor `stanch.yaml` says so: of P0 at once and again after
+    /// 5 minutes, and every 15 minutes how it stands; of P1 after 15 minutes and after 30 without an acknowledgement, and
+    /// every 30 minutes.
+    #[must_use]
+    pub fn usual_escalation() -> BTreeMap<Severity, Escalation> {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let notify = |after: &[u64]| {
+            after.iter().map(|after| NotifyAfter { after: minutes(*after), people: Vec::new() }).collect()
+        };
+        BTreeMap::from([
+            (
+                Severity::P0,
+                Escalation { acknowledge_within: None, update_every: Some(minutes(15)), notify: notify(&[0, 5]) },
+            ),
+            (
+                Severity::P1,
+                Escalation {
+                    acknowledge_within: Some(minutes(15)),
+                    update_every: Some(minutes(30)),
+                    notify: notify(&[30]),
+                },
+            ),
+        ])
     }
 }
 

@@ -245,10 +245,13 @@ fn kinds(records: &[(String, Record)]) -> Vec<&str> {
 #[tokio::test]
 async fn a_jump_of_the_wall_clock_ends_no_lease_and_no_question_before_a_person_agrees() {
     let bench = leased().await;
-    bench.wall.jump(2 * 3600);
-    // Whatever comes next finds it.
-    deliver(&bench, "b").await;
     let before = bench.handle.state();
+    bench.wall.jump(2 * 3600);
+    // Whatever comes next finds it; its own run may be as far by now.
+    deliver(&bench, "b").await;
+    let after = bench.handle.state();
+    assert!(before.inforce.keys().all(|id| after.inforce.contains_key(id)));
+    assert!(before.questions().all(|(_, _, of)| after.question(of.asked.approval).is_some()));
     assert_eq!((before.inforce.len(), before.questions().count()), (1, 1));
     assert_eq!(kinds(&recorded(&bench, &CLOCK)), ["ClockJumped"]);
     let jumped = recorded(&bench, &CLOCK)[0].1.time;

@@ -234,7 +234,7 @@ impl Tester<'_> {
         self.stage.simulation.dispatched.iter().filter(wanted).collect()
     }
 
-    /// What slack and log steps said, over all runs.
+    /// What slack and log steps said, over all runs, and what people were told by itself.
     fn messages(&self) -> Vec<String> {
         let said = |one: &Assignment| match one.action.as_str() {
             "slack" => {
@@ -244,7 +244,8 @@ impl Tester<'_> {
             "log" => one.with["message"].as_str().map(str::to_owned),
             _ => None,
         };
-        self.stage.simulation.dispatched.iter().filter_map(said).collect()
+        let simulation = &self.stage.simulation;
+        simulation.dispatched.iter().filter_map(said).chain(simulation.notices.iter().cloned()).collect()
     }
 }
 
