@@ -196,6 +196,8 @@ fn page(out: &mut String) -> Result {
     part(out, "expect", test_keys::EXPECT)?;
     part(out, "approvals of expect", test_keys::ASKED)?;
     part(out, "calls of expect", test_keys::CALLS)?;
+    example(out, include_str!("reference/tested.yaml"))?;
+    writeln!(out, "\nTests of this playbook, and of the one under Triggers:")?;
     example(out, include_str!("reference/tests.yaml"))
 }
 
