@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use crate::actions::{self, Field, FieldKind, Idempotence};
 use crate::evaluate::{Function, GLOBAL, OF_VALUES};
 use crate::keys::{self, Key, Shape};
+use crate::test_keys;
 
 /// The reference as Markdown: every key with what it holds, what it means, and an example in the same section.
 #[must_use]
@@ -20,7 +21,7 @@ const HEAD: &str = "\
 # The playbook language
 
 Written from the tables that the checker uses; `STANCH_WRITE=1 cargo nextest run -p stanch-playbook` makes it again. Every
-example below is loaded by a test.
+example below is loaded by a test. The keys of `stanch.yaml`, with what they hold, are in `schemas/config.schema.json` (`stanch schema config`).
 
 A document is YAML 1.2 of at most 1 MiB: `on`, `yes` and `no` are texts, and merge keys (`<<`) and tags are refused. A text that
 begins with `{{`, `!`, `@`, `*` or `&`, or holds `: `, needs quotes. Unknown and duplicate keys are errors. Durations are `30s`, `5m`,
@@ -173,7 +174,31 @@ fn page(out: &mut String) -> Result {
         "\nThe templates and the conditions of an action (`outputs`, `retry.if`, `until` of its `verify`) see its inputs, which are rendered first, and no steps of a playbook. What a step says itself (`timeout`, `retry`, `read_only`, `idempotent`, `on_unknown`, `verify`, `undo`, an output of the same name) overrules the catalogue, and sees the playbook's inputs."
     )?;
     example(out, include_str!("reference/catalogue.yaml"))?;
-    example(out, include_str!("reference/named.yaml"))
+    example(out, include_str!("reference/named.yaml"))?;
+
+    section(
+        out,
+        "Tests",
+        "A file `*.test.yaml` says what its author expects of playbooks; `stanch test` runs it on a virtual clock, and nothing is done. A step is written by its name, `phase.name`, or `playbook/step` for one of a sub-playbook.",
+    )?;
+    table(out, test_keys::FILE)?;
+    part(out, "people", test_keys::PERSON)?;
+    part(out, "tests", test_keys::TEST)?;
+    part(out, "event (and `emit` of a moment)", test_keys::EVENT)?;
+    part(out, "alert, alerts", test_keys::ALERT)?;
+    part(out, "nats", test_keys::NATS)?;
+    part(out, "maintenance", test_keys::MAINTENANCE)?;
+    part(out, "mocks", test_keys::MOCK)?;
+    writeln!(out, "\nBeside these, where it is a step's:")?;
+    table(out, test_keys::STEP_MOCK)?;
+    part(out, "then", test_keys::MOMENT)?;
+    part(out, "approve, deny", test_keys::DECISION)?;
+    part(out, "expect", test_keys::EXPECT)?;
+    part(out, "approvals of expect", test_keys::ASKED)?;
+    part(out, "calls of expect", test_keys::CALLS)?;
+    example(out, include_str!("reference/tested.yaml"))?;
+    writeln!(out, "\nTests of this playbook, and of the one under Triggers:")?;
+    example(out, include_str!("reference/tests.yaml"))
 }
 
 fn section(out: &mut String, title: &str, text: &str) -> Result {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stanch_playbook::{Catalogue, check_set, load, load_with, reference};
+use stanch_playbook::{Catalogue, check_set, load, load_tests, load_with, reference};
 
 /// The sections of the reference: the keys of their tables, and their examples.
 fn sections() -> BTreeMap<String, (Vec<String>, Vec<String>)> {
@@ -47,8 +47,9 @@ fn every_key_has_an_example_in_its_section() {
 #[test]
 fn every_example_loads_without_a_warning() {
     let examples: Vec<String> = sections().into_values().flat_map(|(_, examples)| examples).collect();
+    let (tests, examples): (Vec<&String>, Vec<&String>) = examples.iter().partition(|text| text.contains("\ntests:\n"));
     let (catalogues, playbooks): (Vec<&String>, Vec<&String>) =
-        examples.iter().partition(|text| text.contains("\nactions:\n"));
+        examples.into_iter().partition(|text| text.contains("\nactions:\n"));
     let mut catalogue = Catalogue::new();
     for text in catalogues {
         assert_eq!(catalogue.load("x.catalogue.yaml", text).map_err(|error| error.to_string()), Ok(Vec::new()));
@@ -65,6 +66,10 @@ fn every_example_loads_without_a_warning() {
         "playbook: rotate-credentials\ninputs: {hosts: {type: list}}\ndetect: {s: {uses: log, with: {message: x}}}\n";
     plans.push(load("child.yaml", child).unwrap().plan);
     assert_eq!(check_set(&plans.iter().collect::<Vec<_>>()), []);
+    assert_eq!(tests.len(), 1);
+    let tests = load_tests("x.test.yaml", tests[0]).unwrap_or_else(|error| panic!("{error}"));
+    let plan_of = |name: &str| plans.iter().find(|plan| plan.name.as_str() == name);
+    assert_eq!(tests.check_names(plan_of, &[]), []);
 }
 
 #[test]

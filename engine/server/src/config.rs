@@ -1,5 +1,7 @@
 //! `stanch.yaml`. Flags stand over the environment (`STANCH_*`), which stands over the file.
 
+mod text;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +16,8 @@ use stanch_playbook::matcher::Matcher;
 use stanch_playbook::plan::{Escalation, NotifyAfter};
 use stanch_playbook::{Severity, Timestamp};
 use stanch_workers::{
-    EmailConfig, KubernetesConfig, PagerDutyConfig, SecretError, SecretSpec, ServiceConfig, SlackConfig, Warden,
+    EmailConfig, KubernetesConfig, PagerDutyConfig, SecretError, SecretSpec, Secrets, ServiceConfig, SlackConfig,
+    Warden,
 };
 
 /// The configuration file. Every key may be left out.
@@ -288,11 +291,35 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], with line and column where it is about the text.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = parse(path)?;
-        config.settings()?;
-        config.check_maintenance()?;
-        crate::people::check(&config)?;
+        Self::parse(path, &text_of(path)?)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = text::parse(path, text)?;
+        config.check().map_err(|error| text::place(path, text, error))?;
         Ok(config)
+    }
+
+    /// Whether all of it can be used that needs nothing beside it.
+    fn check(&self) -> Result<(), ConfigError> {
+        self.settings()?;
+        self.secrets()?;
+        self.check_maintenance()?;
+        crate::people::check(self)
+    }
+
+    /// The configured secrets, none of which is read yet.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for a reference or a host of a form that is not known.
+    pub(crate) fn secrets(&self) -> Result<Secrets, ConfigError> {
+        for (name, spec) in &self.secrets {
+            Secrets::new(BTreeMap::from([(name.clone(), spec.clone())])).map_err(|error| {
+                let key = if matches!(error, SecretError::InvalidHost { .. }) { "hosts" } else { "from" };
+                value(format!("secrets.{name}.{key}"), error.to_string())
+            })?;
+        }
+        Secrets::new(self.secrets.clone()).map_err(|error| value("secrets".to_owned(), error.to_string()))
     }
 
     /// The keys of a configuration file with what they say, to be compared.
@@ -300,7 +327,7 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub(crate) fn keys(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, ConfigError> {
-        parse(path)
+        text::parse(path, &text_of(path)?)
     }
 
     /// The settings that the core decides by.
@@ -387,13 +414,8 @@ impl Config {
     }
 }
 
-fn parse<T: Default + for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    if text.trim().is_empty() {
-        return Ok(T::default());
-    }
-    serde_saphyr::from_str_with_options(&text, yaml_options())
-        .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })
+fn text_of(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 fn value(key: String, reason: String) -> ConfigError {
@@ -404,20 +426,12 @@ fn length(key: String, text: &str) -> Result<Duration, ConfigError> {
     stanch_playbook::parse_duration(text).map_err(|error| value(key, error.to_string()))
 }
 
-fn yaml_options() -> serde_saphyr::Options {
-    serde_saphyr::options! { strict_booleans: true, with_snippet: false }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
-        let config: Config =
-            serde_saphyr::from_str_with_options(text, yaml_options()).map_err(|error| error.to_string())?;
-        config.settings().map_err(|error| error.to_string())?;
-        config.check_maintenance().map_err(|error| error.to_string())?;
-        Ok(config)
+        Config::parse(Path::new("stanch.yaml"), text).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -434,6 +448,44 @@ mod tests {
         assert!(!own.escalation.contains_key(&Severity::P1), "an empty entry tells nobody");
         let after: Vec<_> = own.escalation[&Severity::P2].notify.iter().map(|next| next.after.as_secs()).collect();
         assert_eq!(after, [180, 540]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_its_place_and_what_to_write() {
+        let of = "stanch.yaml: line";
+        for (text, told) in [
+            ("attempts: {max: \"many\"}", format!("{of} 1 column 17: attempts.max: a whole number is expected")),
+            ("people: [ann]", format!("{of} 1 column 9: people: a map is expected, as {{name: value}} or a line each")),
+            (
+                "people:\n  ann: {groups: leads}",
+                format!(
+                    "{of} 2 column 17: people.ann.groups: a list is expected, as [one, other] or a line each after -"
+                ),
+            ),
+            (
+                "secrets:\n  a: {from: plain}",
+                format!(
+                    "{of} 2 column 13: secrets.a.from: secrets are given by reference: write env:NAME or file:PATH"
+                ),
+            ),
+            (
+                "secrets: {a: {from: env:A, hosts: [x, 'a/b']}}",
+                format!(
+                    "{of} 1 column 35: secrets.a.hosts: \"a/b\" is no host pattern: write for example edr.corp or *.corp"
+                ),
+            ),
+            ("tokens:\n- {person: ann, from: env:A}", format!("{of} 2 column 12: tokens[0].person: ")),
+            ("budgets:\n  b: {most: 0, per: 1h}", format!("{of} 2 column 13: budgets.b.most: it must be at least 1")),
+            // What it would stand in.
+            (
+                "incidents: {escalation: {P1: {notify: [{after: 1}]}}}",
+                format!("{of} 1 column 39: incidents.escalation.P1.notify.after: "),
+            ),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.starts_with(&told), "{text}: {error}");
+        }
+        assert!(parse("people: {ann: {grups: [a]}}").unwrap_err().contains("people.ann"), "an unknown key");
     }
 
     #[test]

@@ -203,16 +203,17 @@ mod tests {
             ("people: {ann: {groups: [a, 'b c']}}\n", "people.ann.groups[1]: ", "use 1 to 64 of"),
         ] {
             let error = config(text, &[]).0.unwrap_err().to_string();
-            assert!(error.starts_with(place) && error.contains(remedy), "{text}: {error}");
+            assert!(error.contains(&format!(": {place}")) && error.contains("stanch.yaml: line "), "{text}: {error}");
+            assert!(error.contains(remedy), "{text}: {error}");
         }
         for (text, place) in [
-            ("people: {ann: {slack: U1, group: [a]}}\n", ":1:"),
-            ("people: [ann]\n", ":1:"),
-            ("tokens: {ann: 'env:X'}\n", ":1:"),
-            ("tokens: [{person: ann}]\n", ":1:"),
+            ("people: {ann: {slack: U1, group: [a]}}\n", "people.ann"),
+            ("people: [ann]\n", "people: "),
+            ("tokens: {ann: 'env:X'}\n", "tokens: "),
+            ("tokens: [{person: ann}]\n", "tokens[0]"),
         ] {
             let error = config(text, &[]).0.unwrap_err().to_string();
-            assert!(error.contains("line 1") || error.contains(place), "{text}: {error}");
+            assert!(error.contains("line 1") && error.contains(place), "{text}: {error}");
         }
     }
 

@@ -84,8 +84,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
     }
     let mut settings = config.settings()?;
     let followed = config_file.map(reload::Followed::new);
-    let unusable = |error: SecretError| StartupError::Workers(error.to_string());
-    let secrets = Secrets::new(config.secrets.clone()).map_err(unusable)?;
+    let secrets = config.secrets()?;
     let senders = Senders::read(&config.intake, &secrets)?;
     let people = People::read(&config, &secrets)?;
     for (key, error) in unreadable(&config, &secrets) {

@@ -624,3 +624,15 @@ fn what_people_are_told_by_itself_is_among_the_messages() {
     let tested = stanch(&["test", &path(&home, "")]);
     assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
 }
+
+#[test]
+fn the_tests_of_the_language_s_page_pass() {
+    let home = home(&[
+        ("a.yaml", include_str!("../../../playbook/src/reference/tested.yaml")),
+        ("b.yaml", include_str!("../../../playbook/src/reference/triggers.yaml")),
+        ("x.test.yaml", include_str!("../../../playbook/src/reference/tests.yaml")),
+        ("ioc.json", r#"{"confidence": 90, "cluster": "eu", "host": "db-1"}"#),
+    ]);
+    let tested = stanch(&["test", &path(&home, "")]);
+    assert_eq!(tested.exit, 0, "{}{}", tested.out, tested.err);
+}
