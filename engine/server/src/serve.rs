@@ -71,6 +71,7 @@ pub struct Server {
     stop: CancellationToken,
     http: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
+    lacks: Vec<String>,
 }
 
 /// Starts an engine: folds the journal, loads the playbooks, takes up what is outstanding, and serves.
@@ -133,9 +134,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
         tracing::warn!("{line}");
     }
 
-    for lack in lacks::lacking(&library.plans, &config) {
-        tracing::warn!("{lack}: what uses it fails until stanch.yaml has it");
-    }
+    let lacks = lacks::lacking(&library.plans, &config);
     let (problems_sender, problems) = watch::channel(Arc::new(library.problems.clone()));
     let (reloaded_sender, reloaded) = watch::channel(0);
     let config = Arc::new(config);
@@ -177,7 +176,7 @@ pub async fn start(options: Options) -> Result<Server, StartupError> {
             tracing::error!(%error, "the HTTP server ended");
         }
     });
-    Ok(Server { address, handle, reader, stop, http, background })
+    Ok(Server { address, handle, reader, stop, http, background, lacks })
 }
 
 impl Server {
@@ -185,6 +184,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What its playbooks use that its configuration does not have, one sentence each.
+    #[must_use]
+    pub fn lacks(&self) -> &[String] {
+        &self.lacks
     }
 
     /// The way into it, without HTTP.

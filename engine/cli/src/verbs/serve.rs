@@ -31,6 +31,9 @@ pub async fn run(arguments: Serve) -> Outcome {
         started = stanch_server::start(options) => started.map_err(|error| not_started(&error))?,
         signal = signals.next() => return Err(Failure::new(format!("{signal} came before the engine had started"))),
     };
+    for lack in server.lacks() {
+        tracing::warn!("{lack}: what uses it fails until stanch.yaml has it");
+    }
     tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "the engine serves");
     let signal = signals.next().await;
     tracing::info!(signal, "the engine ends; a second signal ends it at once");
